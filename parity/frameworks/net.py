@@ -1,0 +1,112 @@
+"""The protocol `Net`: a built model with its optimizer, in any framework, seen through NumPy arrays.
+
+Images cross as `(n, h, w, c)`: PyTorch reads that memory as channels-last without a copy, Keras as it is. States,
+gradients and optimizer slots cross by `layer path.slot name` in PyTorch's names and layout. Arrays a net hands out
+are copies, never views of what it goes on training.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+State = dict[str, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One step's input.
+
+    Attributes:
+        images: `(n, h, w, c)` float32, normalized.
+        labels: `(n,)` integers.
+        targets: `(n, classes)` float64 target distributions.
+    """
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.integer]
+    targets: NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """What one step or one backward pass produced.
+
+    Attributes:
+        loss: Loss on the batch before the update.
+        logits: `(n, classes)` in train mode, before the update.
+        gradients: Of the loss with respect to each parameter; empty where not asked for.
+    """
+
+    loss: float
+    logits: Array
+    gradients: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerState:
+    """An optimizer's arrays and its count of steps taken.
+
+    Attributes:
+        step: Updates made so far.
+        slots: Slot name (`momentum_buffer`, `exp_avg`, ...) -> parameter name -> array. A slot that the framework
+            has not made yet is all zeros.
+    """
+
+    step: int
+    slots: dict[str, State]
+
+
+class Net(Protocol):
+    """A built model instance with loss and optimizer."""
+
+    @property
+    def label(self) -> str:
+        """What reports call it, such as `torch` or `keras-tensorflow`."""
+
+    @property
+    def dtype(self) -> str:
+        """`float32` or `float64`."""
+
+    def forward(self, images: Array, *, training: bool) -> Array:
+        """Return logits `(n, classes)`; in training mode batch statistics are used and buffers move."""
+
+    def gradients(self, batch: Batch) -> StepRecord:
+        """Run forward and backward in training mode; buffers move, parameters stay."""
+
+    def step(self, batch: Batch, *, rate: float, with_gradients: bool = False) -> StepRecord:
+        """Make one training step at learning rate `rate`."""
+
+    def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
+        """Update the parameters from the given gradients at learning rate `rate`."""
+
+    def state(self) -> State:
+        """Return every parameter and buffer."""
+
+    def parameter_names(self) -> tuple[str, ...]:
+        """Return the names in `state()` that are trained."""
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Take over every parameter and buffer.
+
+        Raises:
+            ConversionError: If names or shapes do not match; all offenders are listed and nothing is changed.
+        """
+
+    def optimizer_state(self) -> OptimizerState:
+        """Return the optimizer's arrays."""
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        """Take over the optimizer's arrays."""
+
+    def trace(self, images: Array, *, training: bool) -> State:
+        """Return each layer's output by layer path, images as `(n, c, h, w)`; buffers do not move."""
+
+    def astype(self, dtype: str) -> "Net":
+        """Return a net of another precision with the same state and optimizer state."""
+
+    def save_weights(self, path: Any) -> None:  # noqa: ANN401  # str or Path
+        """Write the weights in the framework's own format."""

@@ -1,0 +1,56 @@
+"""Initial distributions by name: one table row each, in terms both frameworks can spell.
+
+The arrays themselves are drawn in `parity.initialize`; here is only what is drawn. Imports numpy-free code only.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from parity.errors import SpecError, describe_nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceScaling:
+    """A zero-mean distribution of variance `scale / fan`.
+
+    Attributes:
+        scale: Numerator of the variance.
+        fan: Which fan divides it: `in` = in_channels/groups * kernel area, `out` = out_channels * kernel area,
+            `average` = their mean. A bias takes the fans of its layer's weight.
+        distribution: `normal` (untruncated) or `uniform` (bounded by the root of three variances).
+    """
+
+    scale: float
+    fan: Literal["in", "out", "average"]
+    distribution: Literal["normal", "uniform"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zeros:
+    """All zeros."""
+
+
+Initializer = VarianceScaling | Zeros
+
+INITIALIZERS: dict[str, Initializer] = {
+    # torchvision 0.28 models/resnet.py: kaiming_normal_(mode="fan_out", nonlinearity="relu").
+    "kaiming_normal_fan_out": VarianceScaling(scale=2.0, fan="out", distribution="normal"),
+    # keras 3.15 Conv2D and Dense default: U(+-sqrt(6 / (fan_in + fan_out))).
+    "glorot_uniform": VarianceScaling(scale=1.0, fan="average", distribution="uniform"),
+    # torch 2.13 nn.Linear and nn.Conv2d default, weight and bias: kaiming_uniform_(a=sqrt(5)) = U(+-1/sqrt(fan_in)).
+    "fan_in_uniform": VarianceScaling(scale=1.0 / 3.0, fan="in", distribution="uniform"),
+    # keras 3.15 bias default.
+    "zeros": Zeros(),
+}
+
+
+def initializer(name: str) -> Initializer:
+    """Return the table row of that name.
+
+    Raises:
+        SpecError: If there is none; the nearest name is offered.
+    """
+    if name not in INITIALIZERS:
+        message = f"initializer {name!r} not found.{describe_nearest(name, INITIALIZERS)}"
+        raise SpecError(message)
+    return INITIALIZERS[name]

@@ -1,0 +1,83 @@
+"""Layer kinds of the spec: what each layer is called, where it sits, and which arrays it carries.
+
+A layer lists its slots in PyTorch names and layout; conversion, initialization, states and the reference all read
+them from here.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Shape = tuple[int, ...]
+Role = Literal["parameter", "buffer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """One array of a layer.
+
+    Attributes:
+        name: PyTorch's name of it (`weight`, `bias`, `running_mean`, `running_var`).
+        shape: In PyTorch's layout.
+        role: `parameter` (trained) or `buffer` (carried).
+    """
+
+    name: str
+    shape: Shape
+    role: Role = "parameter"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv2d:
+    """A 2-d convolution; weight axes `o i h w`."""
+
+    path: str
+    in_channels: int
+    out_channels: int
+    kernel: int
+    stride: int
+    use_bias: bool
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Return the arrays it carries."""
+        weight = Slot(
+            name="weight", shape=(self.out_channels, self.in_channels, self.kernel, self.kernel)
+        )
+        bias = (Slot(name="bias", shape=(self.out_channels,)),) if self.use_bias else ()
+        return (weight, *bias)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNorm2d:
+    """Batch normalization over `n h w` of each channel."""
+
+    path: str
+    channels: int
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Return the arrays it carries."""
+        shape = (self.channels,)
+        return (
+            Slot(name="weight", shape=shape),
+            Slot(name="bias", shape=shape),
+            Slot(name="running_mean", shape=shape, role="buffer"),
+            Slot(name="running_var", shape=shape, role="buffer"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """An affine map; weight axes `o i`."""
+
+    path: str
+    in_features: int
+    out_features: int
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Return the arrays it carries."""
+        return (
+            Slot(name="weight", shape=(self.out_features, self.in_features)),
+            Slot(name="bias", shape=(self.out_features,)),
+        )
+
+
+Layer = Conv2d | BatchNorm2d | Linear

@@ -1,0 +1,216 @@
+"""Model specs: post-activation ResNets of any depth, width, stem and input size, and the table of known ones."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from parity.errors import SpecError, describe_nearest
+from parity.spec.conventions import Conventions
+from parity.spec.layers import BatchNorm2d, Conv2d, Layer, Linear, Shape, Slot
+
+Block = Literal["basic", "bottleneck"]
+Stem = Literal["cifar", "imagenet"]
+
+# Channels out of a bottleneck per channel of its 3x3 (He et al. 2016, table 1).
+EXPANSION = {"basic": 1, "bottleneck": 4}
+
+# A stem is chosen by the smaller input side where the model's name does not say: CIFAR nets keep the resolution.
+LARGEST_CIFAR_INPUT = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetSpec:
+    """A post-activation ResNet (He et al. 2016); bottlenecks stride on the 3x3, as torchvision's do.
+
+    Attributes:
+        conventions: Where the frameworks disagree.
+        block: `basic` (two 3x3) or `bottleneck` (1x1, 3x3, 1x1 with four times the channels).
+        blocks: Number of blocks of each stage; every stage after the first halves the resolution.
+        stem: `cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, then a 3x3 max pool of stride 2).
+        width: Channels of the stem and of the first stage's 3x3; each later stage doubles them.
+        in_channels: Image channels.
+        input_size: Image `(height, width)` in pixels.
+        classes: Number of logits.
+    """
+
+    conventions: Conventions
+    block: Block
+    blocks: tuple[int, ...]
+    stem: Stem
+    width: int
+    in_channels: int
+    input_size: tuple[int, int]
+    classes: int
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.block not in EXPANSION:
+            problems.append(f"block must be 'basic' or 'bottleneck'; got {self.block!r}.")
+        if self.stem not in ("cifar", "imagenet"):
+            problems.append(f"stem must be 'cifar' or 'imagenet'; got {self.stem!r}.")
+        if not self.blocks or min(self.blocks) < 1:
+            problems.append(f"blocks must hold at least one block a stage; got {self.blocks!r}.")
+        for field in ("width", "in_channels", "classes"):
+            if getattr(self, field) < 1:
+                problems.append(f"{field} must be >= 1; got {getattr(self, field)!r}.")
+        if min(self.input_size) < 1:
+            problems.append(f"input_size must be >= 1 pixel a side; got {self.input_size!r}.")
+        if problems:
+            message = "ResNetSpec: " + " ".join(problems)
+            raise SpecError(message)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that reach the head."""
+        return self.stage_width(len(self.blocks) - 1) * EXPANSION[self.block]
+
+    def stage_width(self, stage: int) -> int:
+        """Return the channels of that stage's 3x3 convolutions."""
+        return self.width * 2**stage
+
+    def layers(self) -> tuple[Layer, ...]:
+        """Return every layer that carries arrays, in the order PyTorch registers them."""
+        return tuple(_resnet_layers(self))
+
+    def slots(self) -> dict[str, Slot]:
+        """Return every array of the canonical state by `layer path.slot name`."""
+        return {f"{layer.path}.{slot.name}": slot for layer in self.layers() for slot in layer.slots()}
+
+    def state_shapes(self) -> dict[str, Shape]:
+        """Return the shape of every array of the canonical state."""
+        return {name: slot.shape for name, slot in self.slots().items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSpec:
+    """One residual block: its path, channels and stride.
+
+    Attributes:
+        path: Layer path of the block.
+        in_channels: Channels it receives.
+        width: Channels of its 3x3 convolutions.
+        out_channels: Channels it returns.
+        stride: Of its first 3x3 and of its shortcut.
+    """
+
+    path: str
+    in_channels: int
+    width: int
+    out_channels: int
+    stride: int
+
+    @property
+    def has_projection(self) -> bool:
+        """Whether the shortcut is a 1x1 convolution with batch norm, not the identity."""
+        return self.stride != 1 or self.in_channels != self.out_channels
+
+
+def block_specs(spec: ResNetSpec) -> Iterator[BlockSpec]:
+    """Yield the residual blocks of a ResNet in the order they run."""
+    channels = spec.width
+    for stage, count in enumerate(spec.blocks):
+        width = spec.stage_width(stage)
+        for index in range(count):
+            yield BlockSpec(
+                path=f"stages.{stage}.blocks.{index}",
+                in_channels=channels,
+                width=width,
+                out_channels=width * EXPANSION[spec.block],
+                stride=2 if stage > 0 and index == 0 else 1,
+            )
+            channels = width * EXPANSION[spec.block]
+
+
+def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
+    use_bias = spec.conventions.conv_bias
+
+    def conv_bn(
+        conv: str, norm: str, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1
+    ) -> Iterator[Layer]:
+        yield Conv2d(
+            path=conv, in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride,
+            use_bias=use_bias,
+        )  # fmt: skip
+        yield BatchNorm2d(path=norm, channels=out_channels)
+
+    kernel, stride = (3, 1) if spec.stem == "cifar" else (7, 2)
+    yield from conv_bn("stem.conv", "stem.bn", spec.in_channels, spec.width, kernel=kernel, stride=stride)
+    for block in block_specs(spec):
+        path, width, stride = block.path, block.width, block.stride
+        widths = [(width, 3, stride), (width, 3, 1)]
+        if spec.block == "bottleneck":
+            widths = [(width, 1, 1), (width, 3, stride), (block.out_channels, 1, 1)]
+        channels = block.in_channels
+        for index, (out_channels, kernel, step) in enumerate(widths, start=1):
+            yield from conv_bn(
+                f"{path}.conv{index}", f"{path}.bn{index}", channels, out_channels, kernel=kernel, stride=step
+            )
+            channels = out_channels
+        if block.has_projection:
+            yield from conv_bn(
+                f"{path}.shortcut.conv", f"{path}.shortcut.bn", block.in_channels, block.out_channels,
+                kernel=1, stride=stride,
+            )  # fmt: skip
+    yield Linear(path="head", in_features=spec.out_channels, out_features=spec.classes)
+
+
+# name -> (block, blocks a stage, width, stem or None for "by input size").
+# Source: He et al. 2016, table 1 (18 to 152) and section 4.2 (6n+2 for CIFAR, width 16).
+_FAMILY: dict[str, tuple[Block, tuple[int, ...], int, Stem | None]] = {
+    **{f"resnet{6 * n + 2}": ("basic", (n, n, n), 16, "cifar") for n in (1, 3, 5, 7, 9, 18)},
+    "resnet18": ("basic", (2, 2, 2, 2), 64, None),
+    "resnet34": ("basic", (3, 4, 6, 3), 64, None),
+    "resnet50": ("bottleneck", (3, 4, 6, 3), 64, None),
+    "resnet101": ("bottleneck", (3, 4, 23, 3), 64, None),
+    "resnet152": ("bottleneck", (3, 8, 36, 3), 64, None),
+}
+MODELS: tuple[str, ...] = tuple(_FAMILY)
+
+
+def resnet_spec(
+    name: str,
+    *,
+    conventions: Conventions,
+    in_channels: int,
+    input_size: tuple[int, int],
+    classes: int,
+) -> ResNetSpec:
+    """Return the spec of a model by name, such as `resnet20`, `resnet8:width=32` or `resnet18:stem=imagenet`.
+
+    Without `stem=`, the ImageNet depths take the CIFAR stem for inputs of at most 64 pixels.
+
+    Raises:
+        SpecError: If the name or an option is unknown, or an option has a value of the wrong kind.
+    """
+    base, _, options = name.partition(":")
+    if base not in _FAMILY:
+        message = f"model {base!r} not found.{describe_nearest(base, _FAMILY)}"
+        raise SpecError(message)
+    block, blocks, width, stem = _FAMILY[base]
+    values = _parse_options(name, options)
+    default_stem: Stem = "cifar" if min(input_size) <= LARGEST_CIFAR_INPUT else "imagenet"
+    return ResNetSpec(
+        conventions=conventions,
+        block=block,
+        blocks=blocks,
+        stem=values.get("stem") or stem or default_stem,  # type: ignore[arg-type]  # validated by the spec
+        width=int(values.get("width", width)),
+        in_channels=in_channels,
+        input_size=input_size,
+        classes=classes,
+    )
+
+
+def _parse_options(name: str, options: str) -> dict[str, str]:
+    values = {}
+    for option in filter(None, options.split(",")):
+        key, separator, value = option.partition("=")
+        if not separator or key not in ("width", "stem"):
+            message = f"model {name!r}: option {option!r} must be width=CHANNELS or stem=cifar|imagenet."
+            raise SpecError(message)
+        if key == "width" and not re.fullmatch(r"[1-9][0-9]*", value):
+            message = f"model {name!r}: width must be a whole number >= 1; got {value!r}."
+            raise SpecError(message)
+        values[key] = value
+    return values

@@ -1,0 +1,319 @@
+"""Recipes: complete, strict TOML files that define a training, and the overrides a command applies to them.
+
+A recipe names every key; a table `[data.NAME]` replaces what depends on the data set. Resolving a recipe for one data
+set gives a `ResolvedRecipe`, which is what runs, is stored, hashed and compared.
+"""
+
+import dataclasses
+import hashlib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from parity.errors import RecipeError, SpecError, describe_nearest
+from parity.spec.conventions import PRESETS, Conventions
+from parity.spec.losses import LOSSES, LossSpec
+from parity.spec.optimizers import OPTIMIZERS, OptimizerSpec
+from parity.spec.schedules import Schedule
+
+RECIPE_FOLDER = Path(__file__).parent.parent / "recipes"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment:
+    """What is drawn anew for each image and epoch.
+
+    Attributes:
+        crop_px: Pixels of zero padding on each side before a random crop back to size; 0 is off.
+        flip: Whether images are mirrored left to right with probability one half.
+    """
+
+    crop_px: int
+    flip: bool
+
+    def __post_init__(self) -> None:
+        if self.crop_px < 0:
+            message = f"augment.crop_px must be >= 0; got {self.crop_px!r}."
+            raise SpecError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """When and how the test set is scored.
+
+    Attributes:
+        every_epochs: Epochs between evaluations; the last epoch is always evaluated.
+        batch_size: Images a batch.
+    """
+
+    every_epochs: int
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        for field in ("every_epochs", "batch_size"):
+            if getattr(self, field) < 1:
+                message = f"evaluation.{field} must be >= 1; got {getattr(self, field)!r}."
+                raise SpecError(message)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedRecipe:
+    """A training procedure for one data set, with nothing left to decide but the seed and the framework.
+
+    Attributes:
+        name: Of the recipe file.
+        data: Name of the data set.
+        model: Model name with options, as `parity.spec.models.resnet_spec` reads it.
+        resolution: Side of the square images in pixels, or 0 for the data set's own.
+        epochs: Passes over the training images.
+        batch_size: Images a step.
+        drop_last: Whether a last, smaller batch of an epoch is dropped.
+        conventions: Where the frameworks disagree.
+        augment: Random crop and flip.
+        loss: Loss and label smoothing.
+        optimizer: Update rule with all its forms.
+        schedule: Learning-rate factor over time.
+        evaluation: When the test set is scored.
+    """
+
+    name: str
+    data: str
+    model: str
+    resolution: int
+    epochs: int
+    batch_size: int
+    drop_last: bool
+    conventions: Conventions
+    augment: Augment
+    loss: LossSpec
+    optimizer: OptimizerSpec
+    schedule: Schedule
+    evaluation: Evaluation
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{field} must be >= 1; got {getattr(self, field)!r}."
+            for field in ("epochs", "batch_size")
+            if getattr(self, field) < 1
+        ]
+        if self.resolution < 0:
+            problems.append(f"resolution must be >= 0; got {self.resolution!r}.")
+        if problems:
+            raise SpecError(" ".join(problems))
+
+    def to_table(self) -> dict[str, Any]:
+        """Return the recipe as nested plain tables, in the order of the fields."""
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the resolved TOML text."""
+        return hashlib.sha256(render_toml(self.to_table()).encode()).hexdigest()
+
+
+# Keys that a [data.NAME] table may replace: those that depend on the images.
+DATA_KEYS = ("model", "resolution", "epochs", "batch_size", "augment", "schedule", "evaluation")
+_HEADER = ("name", "description", "source")
+_TOP = ("model", "resolution", "epochs", "batch_size", "drop_last")
+_TABLES = ("conventions", "augment", "loss", "optimizer", "schedule", "evaluation")
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Return the names of the recipes that ship with the toolkit."""
+    return tuple(sorted(path.stem for path in RECIPE_FOLDER.glob("*.toml")))
+
+
+def load_recipe(name: str, *, data: str, overrides: Sequence[str] = ()) -> ResolvedRecipe:
+    """Read a recipe by name or `.toml` path, apply its table for `data`, then `key=value` overrides.
+
+    Raises:
+        RecipeError: If the recipe is not found, is no TOML, or has a missing, unknown or wrong key or value; all
+            problems of a kind are listed.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPE_FOLDER / f"{name}.toml"
+    if not path.is_file():
+        message = (
+            f"recipe {name!r} not found.{describe_nearest(name, recipe_names())} "
+            "List them with `python -m parity list recipes`."
+        )
+        raise RecipeError(message)
+    return resolve_recipe(read_toml(path), where=path.name, data=data, overrides=overrides)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a TOML file.
+
+    Raises:
+        RecipeError: If the file is not valid TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path}: expected TOML; {error}."
+        raise RecipeError(message) from error
+
+
+def resolve_recipe(
+    table: Mapping[str, Any], *, where: str, data: str, overrides: Sequence[str] = ()
+) -> ResolvedRecipe:
+    """Return what trains on `data` under this recipe; `where` names the file in messages."""
+    _require_keys(table, (*_HEADER, *_TOP, *_TABLES, "data"), where=where, prefix="")
+    per_data = table["data"]
+    for name, changes in per_data.items():
+        _require_known(changes, DATA_KEYS, where=where, prefix=f"data.{name}.")
+    merged: dict[str, Any] = {"name": table["name"], "data": data}
+    merged |= {key: table[key] for key in (*_TOP, *_TABLES)}
+    merged = _merged(merged, per_data.get(data, {}))
+    for override in overrides:
+        merged = _with_override(merged, override)
+    return build_recipe(merged, where=where)
+
+
+def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
+    """Return the recipe of a fully merged table, such as a stored run's.
+
+    Raises:
+        RecipeError: If a key is missing or unknown, or a value has the wrong type or range.
+    """
+    values = dict(table)
+    for key, kinds in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
+        kind = values.get(key, {}).get("kind") if isinstance(values.get(key), Mapping) else None
+        if kind not in kinds:
+            message = f"{where}: {key}.kind must be one of {', '.join(kinds)}; got {kind!r}."
+            raise RecipeError(message)
+        values[key] = _build_table(kinds[kind], values[key], where=where, prefix=f"{key}.")
+    simple = {"conventions": Conventions, "augment": Augment, "schedule": Schedule, "evaluation": Evaluation}
+    for key, cls in simple.items():
+        if not isinstance(values.get(key), Mapping):
+            message = f"{where}: {key} must be a table; got {values.get(key)!r}."
+            raise RecipeError(message)
+        values[key] = _build_table(cls, values[key], where=where, prefix=f"{key}.")
+    recipe: ResolvedRecipe = _build_table(ResolvedRecipe, values, where=where, prefix="")
+    return recipe
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        nested = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if nested else value
+    return merged
+
+
+def _with_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
+    key, separator, text = override.partition("=")
+    if not separator:
+        message = f"--set {override!r}: expected key=value, such as optimizer.lr=0.05."
+        raise RecipeError(message)
+    key = key.strip()
+    if key == "preset":
+        return _with_preset(table, text.strip())
+    owner: Any = table
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        owner = owner.get(parent) if isinstance(owner, Mapping) else None
+    if key in ("name", "data") or not isinstance(owner, Mapping) or leaf not in owner or isinstance(owner[leaf], Mapping):
+        known = [*_leaf_keys(table), "preset"]
+        message = f"--set {override!r}: key {key!r} not found.{describe_nearest(key, known)}"
+        raise RecipeError(message)
+    change: Any = _parse_value(text.strip())
+    for part in reversed(key.split(".")):
+        change = {part: change}
+    return _merged(table, change)
+
+
+def _with_preset(table: Mapping[str, Any], name: str) -> dict[str, Any]:
+    name = name.strip("'\"")
+    if name not in PRESETS:
+        message = f"--set preset={name}: preset {name!r} not found.{describe_nearest(name, PRESETS)}"
+        raise RecipeError(message)
+    preset = PRESETS[name]
+    forms = {key: value for key, value in preset.optimizer_forms().items() if key in table["optimizer"]}
+    return _merged(table, {"conventions": dataclasses.asdict(preset.conventions), "optimizer": forms})
+
+
+def _leaf_keys(table: Mapping[str, Any], prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in table.items():
+        keys += _leaf_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+    return [key for key in keys if key not in ("name", "data")]
+
+
+def _parse_value(text: str) -> Any:  # noqa: ANN401  # a TOML value has no narrower type
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word is a string, as a shell user types it; the field's type decides
+
+
+def _require_keys(table: Mapping[str, Any], expected: Sequence[str], *, where: str, prefix: str) -> None:
+    missing = [f"{prefix}{key}" for key in expected if key not in table]
+    if missing:
+        message = f"{where}: {len(missing)} keys missing ({', '.join(missing)}). A recipe names every key."
+        raise RecipeError(message)
+    _require_known(table, expected, where=where, prefix=prefix)
+
+
+def _require_known(table: Mapping[str, Any], known: Sequence[str], *, where: str, prefix: str) -> None:
+    if not isinstance(table, Mapping):
+        message = f"{where}: {prefix.rstrip('.')} must be a table; got {table!r}."
+        raise RecipeError(message)
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        hints = "".join(f" {prefix}{key}:{describe_nearest(key, known)}" for key in unknown)
+        message = f"{where}: {len(unknown)} unknown keys.{hints}"
+        raise RecipeError(message)
+
+
+def _build_table(cls: type, table: Mapping[str, Any], *, where: str, prefix: str) -> Any:  # noqa: ANN401
+    hints = typing.get_type_hints(cls)
+    fields = [field.name for field in dataclasses.fields(cls)]
+    _require_keys(table, fields, where=where, prefix=prefix)
+    problems = [
+        problem
+        for field in fields
+        if (problem := describe_wrong_type(f"{prefix}{field}", table[field], hints[field]))
+    ]
+    if problems:
+        message = f"{where}: " + " ".join(problems)
+        raise RecipeError(message)
+    try:
+        return cls(**table)
+    except SpecError as error:
+        message = f"{where}: {error}"
+        raise RecipeError(message) from error
+
+
+def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # noqa: ANN401
+    """Return what is wrong with a value's type, or None; an int is never taken for a float or a bool.
+
+    >>> describe_wrong_type("optimizer.momentum", 0, float)
+    'optimizer.momentum must be a float; got 0 (int). Write 0.0.'
+    """
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if any(value == choice and type(value) is type(choice) for choice in choices):
+            return None
+        return f"{key} must be one of {', '.join(map(repr, choices))}; got {value!r} ({type(value).__name__})."
+    if isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint):
+        return None  # nested specs are built, and so checked, on their own
+    if type(value) is hint:
+        return None
+    fix = f" Write {float(value)!r}." if hint is float and type(value) is int else ""
+    return f"{key} must be a {hint.__name__}; got {value!r} ({type(value).__name__}).{fix}"
+
+
+def render_toml(table: Mapping[str, Any]) -> str:
+    """Return nested tables as TOML text that `tomllib` reads back to the same values.
+
+    >>> print(render_toml({"epochs": 2, "augment": {"flip": False}}), end="")
+    epochs = 2
+    <BLANKLINE>
+    [augment]
+    flip = false
+    """
+    import tomlkit  # noqa: PLC0415  # keeps `parity.spec` importable with numpy alone
+
+    return tomlkit.dumps(dict(table))
