@@ -3,8 +3,6 @@
 Arrays are float32: a float64 net starts from the same values, widened. Imports numpy, `parity.spec` and `parity.rng`.
 """
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,16 +27,6 @@ def initial_state(spec: ResNetSpec, *, seed: int) -> dict[str, NDArray[np.float3
     }
 
 
-def fans(layer: Conv2d | Linear) -> dict[str, float]:
-    """Return a layer's fans by name: inputs an output reads, outputs an input reaches, and their mean."""
-    if isinstance(layer, Conv2d):
-        area = layer.kernel**2
-        fan_in, fan_out = layer.in_channels * area, layer.out_channels * area
-    else:
-        fan_in, fan_out = layer.in_features, layer.out_features
-    return {"in": fan_in, "out": fan_out, "average": (fan_in + fan_out) / 2}
-
-
 def _initial_array(
     layer: Layer, slot: Slot, conventions: Conventions, *, seed: int
 ) -> NDArray[np.float32]:
@@ -49,15 +37,15 @@ def _initial_array(
     if isinstance(rule, Zeros):
         return np.zeros(slot.shape, dtype=np.float32)
     generator = stream(seed, "initial", f"{layer.path}.{slot.name}")
-    deviation = math.sqrt(rule.scale / fans(layer)[rule.fan])
+    fans = layer.fans()
     if rule.distribution == "normal":
-        return (deviation * generator.standard_normal(slot.shape)).astype(np.float32)
-    bound = math.sqrt(3.0) * deviation
+        return (rule.deviation(fans) * generator.standard_normal(slot.shape)).astype(np.float32)
+    bound = rule.bound(fans)
     return generator.uniform(-bound, bound, slot.shape).astype(np.float32)
 
 
 def initializer_name(layer: Conv2d | Linear, slot: Slot, conventions: Conventions) -> str:
-    """Return which initializer the conventions give that slot."""
+    """Return the name of the initializer that the conventions give that slot."""
     if slot.name == "bias":
         return conventions.head_bias_init
     return conventions.conv_init if isinstance(layer, Conv2d) else conventions.head_weight_init

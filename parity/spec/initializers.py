@@ -3,10 +3,24 @@
 The arrays themselves are drawn in `parity.initialize`; here is only what is drawn. Imports numpy-free code only.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from parity.errors import SpecError, describe_nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fans:
+    """A layer's fans.
+
+    Attributes:
+        inputs: Inputs that one output reads.
+        outputs: Outputs that one input reaches.
+    """
+
+    inputs: int
+    outputs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +37,15 @@ class VarianceScaling:
     scale: float
     fan: Literal["in", "out", "average"]
     distribution: Literal["normal", "uniform"]
+
+    def deviation(self, fans: Fans) -> float:
+        """Return the standard deviation for a layer with those fans."""
+        fan = {"in": fans.inputs, "out": fans.outputs, "average": (fans.inputs + fans.outputs) / 2}
+        return math.sqrt(self.scale / fan[self.fan])
+
+    def bound(self, fans: Fans) -> float:
+        """Return the half-width of the uniform distribution of that deviation."""
+        return math.sqrt(3.0) * self.deviation(fans)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ them from here.
 from dataclasses import dataclass
 from typing import Literal
 
+from parity.spec.initializers import Fans
+
 Shape = tuple[int, ...]
 Role = Literal["parameter", "buffer"]
 
@@ -36,6 +38,11 @@ class Conv2d:
     kernel: int
     stride: int
     use_bias: bool
+
+    def fans(self) -> Fans:
+        """Return how many inputs an output reads, and how many outputs an input reaches."""
+        area = self.kernel**2
+        return Fans(inputs=self.in_channels * area, outputs=self.out_channels * area)
 
     def slots(self) -> tuple[Slot, ...]:
         """Return the arrays it carries."""
@@ -71,6 +78,10 @@ class Linear:
     path: str
     in_features: int
     out_features: int
+
+    def fans(self) -> Fans:
+        """Return how many inputs an output reads, and how many outputs an input reaches."""
+        return Fans(inputs=self.in_features, outputs=self.out_features)
 
     def slots(self) -> tuple[Slot, ...]:
         """Return the arrays it carries."""

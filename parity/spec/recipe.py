@@ -6,6 +6,7 @@ set gives a `ResolvedRecipe`, which is what runs, is stored, hashed and compared
 
 import dataclasses
 import hashlib
+import json
 import tomllib
 import types
 import typing
@@ -109,8 +110,8 @@ class ResolvedRecipe:
         return dataclasses.asdict(self)
 
     def digest(self) -> str:
-        """Return the SHA-256 of the resolved TOML text."""
-        return hashlib.sha256(render_toml(self.to_table()).encode()).hexdigest()
+        """Return the SHA-256 of the resolved tables as JSON text."""
+        return hashlib.sha256(json.dumps(self.to_table()).encode()).hexdigest()
 
 
 # Keys that a [data.NAME] table may replace: those that depend on the images.
@@ -303,17 +304,3 @@ def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # no
         return None
     fix = f" Write {float(value)!r}." if hint is float and type(value) is int else ""
     return f"{key} must be a {hint.__name__}; got {value!r} ({type(value).__name__}).{fix}"
-
-
-def render_toml(table: Mapping[str, Any]) -> str:
-    """Return nested tables as TOML text that `tomllib` reads back to the same values.
-
-    >>> print(render_toml({"epochs": 2, "augment": {"flip": False}}), end="")
-    epochs = 2
-    <BLANKLINE>
-    [augment]
-    flip = false
-    """
-    import tomlkit  # noqa: PLC0415  # keeps `parity.spec` importable with numpy alone
-
-    return tomlkit.dumps(dict(table))

@@ -1,0 +1,103 @@
+"""Nets of our twins, by framework name. Frameworks are imported inside functions, so one may be missing."""
+
+from parity import runtime
+from parity.errors import ParityError, describe_nearest
+from parity.frameworks.net import Net
+from parity.spec.losses import CrossEntropy, LossSpec
+from parity.spec.models import ResNetSpec
+from parity.spec.optimizers import OptimizerSpec, Sgd
+
+FRAMEWORKS = ("torch", "keras")
+
+# What a net is built with where only its forward pass matters.
+PLAIN_LOSS = CrossEntropy(label_smoothing=0.0, reduction="mean")
+PLAIN_OPTIMIZER = Sgd(
+    lr=0.1,
+    momentum=0.0,
+    nesterov=False,
+    l2=0.0,
+    decoupled_decay=0.0,
+    decay_scaled_by_lr=True,
+    velocity_holds_lr=False,
+)
+
+
+def build_twin(
+    framework: str,
+    spec: ResNetSpec,
+    *,
+    loss: LossSpec = PLAIN_LOSS,
+    optimizer: OptimizerSpec = PLAIN_OPTIMIZER,
+    dtype: str = "float32",
+    memory_format: str | None = None,
+    device: str = "cpu",
+    keras_backend: str | None = None,
+) -> Net:
+    """Return a twin of `spec` as a net, with weights drawn by the framework's own generator.
+
+    Args:
+        framework: `torch` or `keras`.
+        spec: The model.
+        loss: Its loss.
+        optimizer: Its update rule.
+        dtype: `float32` or `float64`.
+        memory_format: Of torch, `channels_first` or `channels_last`; None takes what trains faster on a CPU,
+            channels last in float32, and channels first in float64. Keras is channels last.
+        device: As torch or `keras.device` names it.
+        keras_backend: Backend to fix for this process; None keeps the present one.
+
+    Raises:
+        MissingFrameworkError: If the framework is not installed.
+        ParityError: If the framework or a setting is unknown.
+    """
+    if framework == "torch":
+        return _build_torch(
+            spec, loss=loss, optimizer=optimizer, dtype=dtype, memory_format=memory_format, device=device
+        )
+    if framework == "keras":
+        return _build_keras(spec, loss=loss, optimizer=optimizer, dtype=dtype, backend=keras_backend, device=device)
+    message = f"framework {framework!r} not found.{describe_nearest(framework, FRAMEWORKS)}"
+    raise ParityError(message)
+
+
+def _build_torch(
+    spec: ResNetSpec,
+    *,
+    loss: LossSpec,
+    optimizer: OptimizerSpec,
+    dtype: str,
+    memory_format: str | None,
+    device: str,
+) -> Net:
+    runtime.require_framework("torch", extra="torch")
+    import models_torch
+    from parity.frameworks.torch_net import TorchNet
+
+    return TorchNet(
+        models_torch.resnet(spec),
+        loss=models_torch.build_loss(loss),
+        optimizer=lambda model: models_torch.build_optimizer(optimizer, model=model),
+        slot_names=optimizer.slot_names(),
+        dtype=dtype,
+        memory_format=memory_format or ("channels_last" if dtype == "float32" else "channels_first"),
+        device=device,
+    )
+
+
+def _build_keras(
+    spec: ResNetSpec, *, loss: LossSpec, optimizer: OptimizerSpec, dtype: str, backend: str | None, device: str
+) -> Net:
+    runtime.select_keras_backend(backend)
+    import keras
+
+    import models_keras
+    from parity.frameworks.keras_net import KerasNet
+
+    with keras.device(device):
+        return KerasNet(
+            lambda: models_keras.resnet(spec),
+            loss=lambda: models_keras.build_loss(loss),
+            optimizer=lambda model: models_keras.build_optimizer(optimizer, model=model),
+            slot_names=optimizer.slot_names(),
+            dtype=dtype,
+        )

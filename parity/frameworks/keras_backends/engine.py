@@ -1,0 +1,27 @@
+"""The protocol `Engine`: what a Keras backend does its own way, on NumPy arrays."""
+
+from typing import Any, Protocol
+
+from parity.frameworks.net import Array
+
+# Loss, logits, and gradients in the order of `model.trainable_variables` (empty where not asked for).
+Outcome = tuple[Array, Array, list[Array]]
+
+
+class Engine(Protocol):
+    """Differentiation and compiled steps of one model, loss and optimizer."""
+
+    def forward(self, images: Array, *, training: bool) -> Array:
+        """Return logits; in training mode the non-trainable variables move."""
+
+    def gradients(self, images: Array, targets: Array) -> Outcome:
+        """Run forward and backward in training mode."""
+
+    def step(self, images: Array, targets: Array, *, with_gradients: bool) -> Outcome:
+        """Make one step at the optimizer's learning rate."""
+
+    def apply_gradients(self, gradients: list[Array]) -> None:
+        """Update the trainable variables from the given gradients."""
+
+    def outputs(self, model: Any, images: Array, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
+        """Return every output of a model that shares this engine's layers."""

@@ -1,0 +1,83 @@
+"""Keras on jax: stateless calls under `jax.jit`, written back to the variables after each step."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity.frameworks.keras_backends.engine import Outcome
+from parity.frameworks.net import Array
+
+
+class JaxEngine:
+    """See `Engine`."""
+
+    def __init__(self, model: Any, *, loss: Any, optimizer: Any) -> None:  # noqa: ANN401  # Keras's objects
+        self._model, self._loss, self._optimizer = model, loss, optimizer
+        self._compiled_forward = jax.jit(self._forward, static_argnames="training")
+        self._compiled_backward = jax.jit(self._backward)
+        self._compiled_step = jax.jit(self._step, static_argnames="with_gradients")
+
+    def forward(self, images: Array, *, training: bool) -> Array:
+        """See `Engine.forward`."""
+        logits, buffers = self._compiled_forward(*self._variables(), images, training=training)
+        if training:
+            _assign(self._model.non_trainable_variables, buffers)
+        return np.array(logits)
+
+    def gradients(self, images: Array, targets: Array) -> Outcome:
+        """See `Engine.gradients`."""
+        loss, logits, buffers, gradients = self._compiled_backward(*self._variables(), images, targets)
+        _assign(self._model.non_trainable_variables, buffers)
+        return _to_numpy(loss, logits, gradients)
+
+    def step(self, images: Array, targets: Array, *, with_gradients: bool) -> Outcome:
+        """See `Engine.step`."""
+        parameters, buffers = self._variables()
+        slots = [variable.value for variable in self._optimizer.variables]
+        loss, logits, gradients, parameters, buffers, slots = self._compiled_step(
+            parameters, buffers, slots, images, targets, with_gradients=with_gradients
+        )
+        _assign(self._model.trainable_variables, parameters)
+        _assign(self._model.non_trainable_variables, buffers)
+        _assign(self._optimizer.variables, slots)
+        return _to_numpy(loss, logits, gradients)
+
+    def apply_gradients(self, gradients: list[Array]) -> None:
+        """See `Engine.apply_gradients`."""
+        self._optimizer.apply([jax.numpy.asarray(gradient) for gradient in gradients])
+
+    def outputs(self, model: Any, images: Array, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
+        """See `Engine.outputs`."""
+        return [np.array(output) for output in model(jax.numpy.asarray(images), training=training)]
+
+    def _variables(self) -> tuple[list[Any], list[Any]]:
+        parameters = [variable.value for variable in self._model.trainable_variables]
+        return parameters, [variable.value for variable in self._model.non_trainable_variables]
+
+    def _forward(self, parameters: Any, buffers: Any, images: Any, *, training: bool) -> Any:  # noqa: ANN401  # jax arrays
+        return self._model.stateless_call(parameters, buffers, images, training=training)
+
+    def _backward(self, parameters: Any, buffers: Any, images: Any, targets: Any) -> Any:  # noqa: ANN401  # jax arrays
+        def loss_of(parameters: Any) -> Any:  # noqa: ANN401  # jax arrays
+            logits, moved = self._forward(parameters, buffers, images, training=True)
+            return self._loss(targets, logits), (logits, moved)
+
+        (loss, (logits, moved)), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters)
+        return loss, logits, moved, gradients
+
+    def _step(
+        self, parameters: Any, buffers: Any, slots: Any, images: Any, targets: Any, *, with_gradients: bool
+    ) -> Any:  # noqa: ANN401  # jax arrays
+        loss, logits, buffers, gradients = self._backward(parameters, buffers, images, targets)
+        parameters, slots = self._optimizer.stateless_apply(slots, gradients, parameters)
+        return loss, logits, gradients if with_gradients else [], parameters, buffers, slots
+
+
+def _assign(variables: list[Any], values: list[Any]) -> None:
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+
+
+def _to_numpy(loss: Any, logits: Any, gradients: list[Any]) -> Outcome:  # noqa: ANN401  # jax arrays
+    return np.array(loss), np.array(logits), [np.array(gradient) for gradient in gradients]

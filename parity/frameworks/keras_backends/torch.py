@@ -1,0 +1,55 @@
+"""Keras on torch: autograd on the variables' own tensors."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from parity.frameworks.keras_backends.engine import Outcome
+from parity.frameworks.net import Array
+
+
+class TorchEngine:
+    """See `Engine`."""
+
+    def __init__(self, model: Any, *, loss: Any, optimizer: Any) -> None:  # noqa: ANN401  # Keras's objects
+        self._model, self._loss, self._optimizer = model, loss, optimizer
+
+    def forward(self, images: Array, *, training: bool) -> Array:
+        """See `Engine.forward`."""
+        with torch.no_grad():
+            return _copied(self._model(torch.from_numpy(images), training=training))
+
+    def gradients(self, images: Array, targets: Array) -> Outcome:
+        """See `Engine.gradients`."""
+        loss, logits, gradients = self._backward(images, targets)
+        return _copied(loss), _copied(logits), [_copied(gradient) for gradient in gradients]
+
+    def step(self, images: Array, targets: Array, *, with_gradients: bool) -> Outcome:
+        """See `Engine.step`."""
+        loss, logits, gradients = self._backward(images, targets)
+        kept = [_copied(gradient) for gradient in gradients] if with_gradients else []
+        with torch.no_grad():
+            self._optimizer.apply(gradients)
+        return _copied(loss), _copied(logits), kept
+
+    def apply_gradients(self, gradients: list[Array]) -> None:
+        """See `Engine.apply_gradients`."""
+        with torch.no_grad():
+            self._optimizer.apply([torch.from_numpy(gradient) for gradient in gradients])
+
+    def outputs(self, model: Any, images: Array, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
+        """See `Engine.outputs`."""
+        with torch.no_grad():
+            return [_copied(output) for output in model(torch.from_numpy(images), training=training)]
+
+    def _backward(self, images: Array, targets: Array) -> tuple[Any, Any, list[Any]]:
+        self._model.zero_grad()
+        logits = self._model(torch.from_numpy(images), training=True)
+        loss = self._loss(torch.from_numpy(targets), logits)
+        loss.backward()
+        return loss, logits, [variable.value.grad for variable in self._model.trainable_variables]
+
+
+def _copied(tensor: torch.Tensor) -> Array:
+    return np.array(tensor.detach().cpu().numpy(), copy=True)

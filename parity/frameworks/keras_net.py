@@ -1,0 +1,254 @@
+"""`KerasNet`: any functional Keras model with a loss and an optimizer, behind the protocol `Net`.
+
+Layer names give the paths (`parity.spec.paths`), `conversion.layouts` the slots and axes.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from conversion.layouts import LAYOUTS, move_axes, move_shape
+from parity import runtime
+from parity.errors import ConversionError, ParityError
+from parity.frameworks.keras_backends.engine import Engine
+from parity.frameworks.net import Array, Batch, OptimizerState, State, StepRecord
+from parity.frameworks.states import describe_state_problems
+from parity.spec.paths import layer_path
+
+_ENGINES = {"tensorflow": "TensorflowEngine", "jax": "JaxEngine", "torch": "TorchEngine"}
+
+# PyTorch's slot name -> the attribute of Keras's SGD or Adam that holds its arrays (keras 3.15.1).
+_SLOT_ATTRIBUTES = {
+    "momentum_buffer": "momentums",
+    "exp_avg": "_momentums",
+    "exp_avg_sq": "_velocities",
+}
+
+
+class KerasNet:
+    """A Keras model in training; `Net` says what each method does."""
+
+    def __init__(
+        self,
+        model: Callable[[], keras.Model],
+        *,
+        loss: Callable[[], Any],
+        optimizer: Callable[[keras.Model], keras.Optimizer],
+        slot_names: tuple[str, ...],
+        dtype: str = "float32",
+    ) -> None:
+        """Build model, loss and optimizer inside the context of `dtype`."""
+        self.dtype = dtype
+        self.label = f"keras-{keras.backend.backend()}"
+        self._builders = (model, loss, optimizer)
+        self._slot_names = slot_names
+        with runtime.precision(dtype):
+            check_precision(dtype)
+            self._model = model()
+            self._optimizer = optimizer(self._model)
+            self._engine = _build_engine(self._model, loss=loss(), optimizer=self._optimizer)
+        self._variables = _named_variables(self._model)
+        self._tracer: tuple[list[str], keras.Model] | None = None
+
+    @property
+    def model(self) -> keras.Model:
+        """The Keras model itself."""
+        return self._model
+
+    def forward(self, images: Array, *, training: bool) -> Array:
+        """See `Net.forward`."""
+        with runtime.precision(self.dtype):
+            return self._engine.forward(self._cast(images), training=training)
+
+    def gradients(self, batch: Batch) -> StepRecord:
+        """See `Net.gradients`."""
+        with runtime.precision(self.dtype):
+            outcome = self._engine.gradients(self._cast(batch.images), self._cast(batch.targets))
+        return self._record(*outcome)
+
+    def step(self, batch: Batch, *, rate: float, with_gradients: bool = False) -> StepRecord:
+        """See `Net.step`."""
+        with runtime.precision(self.dtype):
+            self._optimizer.learning_rate = rate
+            outcome = self._engine.step(
+                self._cast(batch.images), self._cast(batch.targets), with_gradients=with_gradients
+            )
+        return self._record(*outcome)
+
+    def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
+        """See `Net.apply_gradients`."""
+        arrays = [
+            self._cast(move_axes(gradients[name], source=layout.torch_axes, target=layout.keras_axes))
+            for name, layout in self._trainable()
+        ]
+        with runtime.precision(self.dtype):
+            self._optimizer.learning_rate = rate
+            self._engine.apply_gradients(arrays)
+
+    def state(self) -> State:
+        """See `Net.state`."""
+        return {
+            name: move_axes(_to_numpy(variable), source=layout.keras_axes, target=layout.torch_axes)
+            for name, (variable, layout) in self._variables.items()
+        }
+
+    def parameter_names(self) -> tuple[str, ...]:
+        """See `Net.parameter_names`."""
+        return tuple(name for name, _ in self._trainable())
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """See `Net.load_state`."""
+        shapes = {
+            name: move_shape(tuple(variable.shape), source=layout.keras_axes, target=layout.torch_axes)
+            for name, (variable, layout) in self._variables.items()
+        }
+        problems = describe_state_problems(state, shapes)
+        if problems:
+            message = f"{self.label}: {problems}"
+            raise ConversionError(message)
+        with runtime.precision(self.dtype):
+            for name, (variable, layout) in self._variables.items():
+                array = move_axes(state[name], source=layout.torch_axes, target=layout.keras_axes)
+                variable.assign(self._cast(array))
+
+    def optimizer_state(self) -> OptimizerState:
+        """See `Net.optimizer_state`."""
+        slots: dict[str, State] = {}
+        for slot in self._slot_names:
+            arrays = getattr(self._optimizer, _SLOT_ATTRIBUTES[slot])
+            slots[slot] = {
+                name: move_axes(_to_numpy(array), source=layout.keras_axes, target=layout.torch_axes)
+                for (name, layout), array in zip(self._trainable(), arrays, strict=True)
+            }
+        return OptimizerState(step=int(_to_numpy(self._optimizer.iterations)), slots=slots)
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        """See `Net.load_optimizer_state`."""
+        with runtime.precision(self.dtype):
+            for slot in self._slot_names:
+                variables = getattr(self._optimizer, _SLOT_ATTRIBUTES[slot])
+                for (name, layout), variable in zip(self._trainable(), variables, strict=True):
+                    array = state.slots[slot][name]
+                    moved = move_axes(array, source=layout.torch_axes, target=layout.keras_axes)
+                    variable.assign(self._cast(moved))
+            self._optimizer.iterations.assign(state.step)
+
+    def trace(self, images: Array, *, training: bool) -> State:
+        """See `Net.trace`."""
+        with runtime.precision(self.dtype):
+            if self._tracer is None:
+                layers = [layer for layer in self._model.layers if not isinstance(layer, keras.layers.InputLayer)]
+                outputs = [layer.output for layer in layers]
+                paths = [layer_path(layer.name) for layer in layers]
+                self._tracer = paths, keras.Model(self._model.inputs, outputs)
+            paths, tracer = self._tracer
+            before = [_to_numpy(variable) for variable in self._model.non_trainable_variables]
+            arrays = self._engine.outputs(tracer, self._cast(images), training=training)
+            for variable, value in zip(self._model.non_trainable_variables, before, strict=True):
+                variable.assign(value)
+        return {path: _channels_first(array) for path, array in zip(paths, arrays, strict=True)}
+
+    def astype(self, dtype: str) -> "KerasNet":
+        """See `Net.astype`."""
+        model, loss, optimizer = self._builders
+        net = KerasNet(model, loss=loss, optimizer=optimizer, slot_names=self._slot_names, dtype=dtype)
+        net.load_state(self.state())
+        net.load_optimizer_state(self.optimizer_state())
+        return net
+
+    def save_weights(self, path: Path) -> None:
+        """See `Net.save_weights`: a `.weights.h5` file."""
+        self._model.save_weights(path)
+
+    def _cast(self, array: Array) -> Array:
+        return np.ascontiguousarray(array, dtype=self.dtype)
+
+    def _trainable(self) -> list[tuple[str, Any]]:
+        names = {id(variable): (name, layout) for name, (variable, layout) in self._variables.items()}
+        return [names[id(variable)] for variable in self._model.trainable_variables]
+
+    def _record(self, loss: Array, logits: Array, gradients: list[Array]) -> StepRecord:
+        named = {
+            name: move_axes(gradient, source=layout.keras_axes, target=layout.torch_axes)
+            for (name, layout), gradient in zip(self._trainable(), gradients, strict=False)
+        }
+        return StepRecord(loss=float(loss), logits=logits, gradients=named)
+
+
+def _build_engine(model: keras.Model, *, loss: Any, optimizer: keras.Optimizer) -> Engine:  # noqa: ANN401  # a keras.Loss
+    backend = keras.backend.backend()
+    module = importlib.import_module(f"parity.frameworks.keras_backends.{backend}")
+    engine: Engine = getattr(module, _ENGINES[backend])(model, loss=loss, optimizer=optimizer)
+    return engine
+
+
+def _named_variables(model: keras.Model) -> dict[str, tuple[Any, Any]]:
+    """Return each variable with its layout, by canonical name."""
+    named = {}
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        layouts = LAYOUTS.get(type(layer).__name__)
+        if layouts is None:
+            message = (
+                f"layer {layer.name!r}: no layout for {type(layer).__name__}; known: {', '.join(LAYOUTS)}."
+            )
+            raise ConversionError(message)
+        for variable in layer.weights:
+            layout = layouts[variable.name]
+            named[f"{layer_path(layer.name)}.{layout.slot}"] = (variable, layout)
+    return named
+
+
+def _channels_first(array: Array) -> Array:
+    return move_axes(array, source="nhwc", target="nchw") if array.ndim == len("nhwc") else array
+
+
+def _to_numpy(variable: Any) -> Array:  # noqa: ANN401  # a Keras variable
+    return np.array(keras.ops.convert_to_numpy(variable), copy=True)
+
+
+def measure_precision() -> float:
+    """Return the largest relative error of known layers on known arrays against NumPy, in the present `floatx`.
+
+    The layers are those that Keras has been seen to compute in float32 behind a float64 dtype: training-mode batch
+    norm, a mean, and softmax cross-entropy.
+    """
+    dtype = keras.config.floatx()
+    values = (np.arange(60.0).reshape(3, 2, 2, 5) % 7.0) / 3.0 + 1.0 / 3.0
+    tensor = keras.ops.convert_to_tensor(values.astype(dtype))
+    normalized = keras.layers.BatchNormalization(epsilon=1e-3)(tensor, training=True)
+    variance = values.var(axis=(0, 1, 2))
+    expected = (values - values.mean(axis=(0, 1, 2))) / np.sqrt(variance + 1e-3)
+    pairs = [(normalized, expected), (keras.ops.mean(tensor, axis=(1, 2)), values.mean(axis=(1, 2)))]
+    logits = values[:, 0, 0]
+    targets = np.full_like(logits, 0.2)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    shifted = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    actual = loss(keras.ops.convert_to_tensor(targets.astype(dtype)), tensor[:, 0, 0])
+    pairs.append((actual, np.array(-(targets * shifted).sum(axis=1).mean())))
+    return max(
+        float(np.max(np.abs(_to_numpy(actual) - expected)) / np.max(np.abs(expected))) for actual, expected in pairs
+    )
+
+
+def check_precision(dtype: str) -> float:
+    """Return `measure_precision()` once it has been found to fit `dtype`.
+
+    Raises:
+        ParityError: If the error is larger than that precision allows.
+    """
+    # Worst seen on the three backends: 2.9e-16 in float64; 2e-7 in float32.
+    allowed = {"float32": 1e-5, "float64": 1e-13}[dtype]
+    error = measure_precision()
+    if error > allowed:
+        message = (
+            f"{dtype} on keras-{keras.backend.backend()}: expected known layers within {allowed} of NumPy; got {error:.2g}. "
+            "Some layer computes in a lower precision; this Keras version is not one that has been tested."
+        )
+        raise ParityError(message)
+    return error

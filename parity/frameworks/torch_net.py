@@ -1,0 +1,211 @@
+"""`TorchNet`: any `nn.Module` with a loss and an optimizer, behind the protocol `Net`."""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parity.errors import ConversionError
+from parity.frameworks.net import Array, Batch, OptimizerState, State, StepRecord
+from parity.frameworks.states import describe_state_problems
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+_FORMATS = {"channels_last": torch.channels_last, "channels_first": torch.contiguous_format}
+
+# Torch's own bookkeeping, which no other framework has.
+_UNTRACKED = "num_batches_tracked"
+
+
+class TorchNet:
+    """A PyTorch module in training; `Net` says what each method does."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        slot_names: tuple[str, ...],
+        dtype: str = "float32",
+        memory_format: str = "channels_first",
+        device: str = "cpu",
+        label: str = "torch",
+    ) -> None:
+        """Wrap `module`, which this net owns from here on; `optimizer` builds the optimizer for a module."""
+        self._format = _FORMATS[memory_format]
+        self._module = module.to(device=device, dtype=_DTYPES[dtype]).to(memory_format=self._format)
+        self._loss = loss
+        self._build_optimizer = optimizer
+        self._optimizer = optimizer(self._module)
+        self._slot_names = slot_names
+        self._device = torch.device(device)
+        self._steps = 0
+        self.label = label
+        self.dtype = dtype
+        self.memory_format = memory_format
+
+    def forward(self, images: Array, *, training: bool) -> Array:
+        """See `Net.forward`."""
+        self._module.train(training)
+        with torch.no_grad():
+            return _to_numpy(self._module(self._images(images)))
+
+    def gradients(self, batch: Batch) -> StepRecord:
+        """See `Net.gradients`."""
+        loss, logits = self._backward(batch)
+        return StepRecord(loss=loss.item(), logits=_to_numpy(logits), gradients=self._gradients())
+
+    def step(self, batch: Batch, *, rate: float, with_gradients: bool = False) -> StepRecord:
+        """See `Net.step`."""
+        loss, logits = self._backward(batch)
+        gradients = self._gradients() if with_gradients else {}
+        self._update(rate)
+        return StepRecord(loss=loss.item(), logits=logits.detach().cpu().numpy(), gradients=gradients)
+
+    def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
+        """See `Net.apply_gradients`."""
+        for name, parameter in self._parameters():
+            parameter.grad = self._tensor(gradients[name]).to(memory_format=_format_of(parameter))
+        self._update(rate)
+
+    def state(self) -> State:
+        """See `Net.state`."""
+        return {name: _to_numpy(tensor) for name, tensor in self._tensors().items()}
+
+    def parameter_names(self) -> tuple[str, ...]:
+        """See `Net.parameter_names`."""
+        return tuple(name for name, _ in self._parameters())
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """See `Net.load_state`."""
+        tensors = self._tensors()
+        problems = describe_state_problems(state, {name: tuple(t.shape) for name, t in tensors.items()})
+        if problems:
+            message = f"{self.label}: {problems}"
+            raise ConversionError(message)
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(self._tensor(state[name]))
+
+    def optimizer_state(self) -> OptimizerState:
+        """See `Net.optimizer_state`."""
+        slots: dict[str, State] = {slot: {} for slot in self._slot_names}
+        for name, parameter in self._parameters():
+            held = self._optimizer.state.get(parameter, {})
+            for slot in self._slot_names:
+                array = held.get(slot)
+                slots[slot][name] = _to_numpy(torch.zeros_like(parameter) if array is None else array)
+        return OptimizerState(step=self._steps, slots=slots)
+
+    def load_optimizer_state(self, state: OptimizerState) -> None:
+        """See `Net.load_optimizer_state`."""
+        self._optimizer.state.clear()
+        self._steps = state.step
+        if state.step == 0:
+            return
+        counts_steps = not isinstance(self._optimizer, torch.optim.SGD)
+        for name, parameter in self._parameters():
+            held: dict[str, Tensor] = {}
+            if counts_steps:
+                held["step"] = torch.tensor(float(state.step))
+            for slot in self._slot_names:
+                tensor = self._tensor(state.slots[slot][name])
+                held[slot] = tensor.to(memory_format=_format_of(parameter))
+            self._optimizer.state[parameter] = held
+
+    def trace(self, images: Array, *, training: bool) -> State:
+        """See `Net.trace`."""
+        before = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
+        with self._outputs() as outputs:
+            self.forward(images, training=training)
+        with torch.no_grad():
+            for name, buffer in self._module.named_buffers():
+                buffer.copy_(before[name])
+        return outputs
+
+    def astype(self, dtype: str) -> "TorchNet":
+        """See `Net.astype`."""
+        net = TorchNet(
+            copy.deepcopy(self._module),
+            loss=self._loss,
+            optimizer=self._build_optimizer,
+            slot_names=self._slot_names,
+            dtype=dtype,
+            memory_format=self.memory_format,
+            device=str(self._device),
+            label=self.label,
+        )
+        net.load_optimizer_state(self.optimizer_state())
+        return net
+
+    def save_weights(self, path: Path) -> None:
+        """See `Net.save_weights`: a state dict in contiguous layout."""
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self._module.state_dict().items()}
+        torch.save(state, path)
+
+    def _images(self, images: Array) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+        return tensor.to(device=self._device, dtype=_DTYPES[self.dtype], memory_format=self._format)
+
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(device=self._device, dtype=_DTYPES[self.dtype])
+
+    def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        self._module.train()
+        self._optimizer.zero_grad(set_to_none=True)
+        logits = self._module(self._images(batch.images))
+        loss = self._loss(logits, self._tensor(batch.targets))
+        loss.backward()
+        return loss.detach(), logits
+
+    def _update(self, rate: float) -> None:
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._steps += 1
+
+    def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self._module.named_parameters() if p.requires_grad)
+
+    def _gradients(self) -> State:
+        return {
+            name: _to_numpy(torch.zeros_like(p) if p.grad is None else p.grad) for name, p in self._parameters()
+        }
+
+    def _tensors(self) -> dict[str, Tensor]:
+        state = self._module.state_dict(keep_vars=False)
+        return {name: tensor for name, tensor in state.items() if not name.endswith(_UNTRACKED)}
+
+    @contextmanager
+    def _outputs(self) -> Iterator[State]:
+        outputs: State = {}
+
+        def record(path: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+            # Copied at once: an in-place ReLU overwrites the tensor it was handed.
+            return lambda _module, _inputs, output: outputs.__setitem__(path, _to_numpy(output))
+
+        leaves = [(path, m) for path, m in self._module.named_modules() if not list(m.children())]
+        handles = [m.register_forward_hook(record(path)) for path, m in leaves if _has_layer(m)]
+        try:
+            yield outputs
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _has_layer(module: nn.Module) -> bool:
+    # An empty Sequential is an identity shortcut, not a layer.
+    return not isinstance(module, nn.Sequential)
+
+
+def _format_of(parameter: Tensor) -> torch.memory_format:
+    is_last = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)  # noqa: PLR2004
+    return torch.channels_last if is_last and not parameter.is_contiguous() else torch.contiguous_format
+
+
+def _to_numpy(tensor: Tensor) -> Array:
+    return np.array(tensor.detach().cpu().numpy(), order="C", copy=True)

@@ -1,0 +1,163 @@
+"""What a process is set to: Keras backend, precision, threads, and the record of its environment.
+
+Frameworks are reached inside functions only, and only where they are already needed.
+"""
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from parity.errors import MissingFrameworkError, ParityError, describe_nearest
+
+Dtype = Literal["float32", "float64"]
+DTYPES: tuple[str, ...] = ("float32", "float64")
+
+# Keras backend -> the extra of this distribution that installs it.
+KERAS_BACKENDS: dict[str, str] = {"tensorflow": "keras", "jax": "jax", "torch": "torch"}
+_RECORDED_PACKAGES = ("torch", "keras", "tensorflow", "jax", "jaxlib", "numpy", "h5py")
+
+
+def require_framework(module: str, *, extra: str) -> None:
+    """Check that a framework can be imported, without importing it.
+
+    Raises:
+        MissingFrameworkError: If it is not installed; names the extra that installs it.
+    """
+    if module not in sys.modules and importlib.util.find_spec(module) is None:
+        message = f"{module} is not installed. Install it with: pip install 'framework-parity[{extra}]'."
+        raise MissingFrameworkError(message)
+
+
+def select_keras_backend(backend: str | None) -> str:
+    """Fix the backend of Keras for this process, before Keras is imported, and return its name.
+
+    None keeps the one already fixed, else the environment's `KERAS_BACKEND`, else tensorflow.
+
+    Raises:
+        ParityError: If the name is unknown, or Keras was already imported with another backend.
+        MissingFrameworkError: If Keras or the backend is not installed.
+    """
+    imported = sys.modules["keras"].backend.backend() if "keras" in sys.modules else None
+    chosen = backend or imported or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if chosen not in KERAS_BACKENDS:
+        message = f"Keras backend {chosen!r} not found.{describe_nearest(chosen, KERAS_BACKENDS)}"
+        raise ParityError(message)
+    if imported not in (None, chosen):
+        message = (
+            f"Keras backend: {chosen!r} asked for, but this process already runs Keras on {imported!r}. "
+            "A process has one backend: start another."
+        )
+        raise ParityError(message)
+    require_framework("keras", extra="keras")
+    require_framework(chosen, extra=KERAS_BACKENDS[chosen])
+    if imported is None:
+        os.environ["KERAS_BACKEND"] = chosen
+        _import_keras(chosen)
+    return chosen
+
+
+def _import_keras(backend: str) -> None:
+    # torch and tensorflow both ship OpenMP and protobuf symbols; torch first is the order that has been tested.
+    if importlib.util.find_spec("torch") is not None:
+        importlib.import_module("torch")
+    if backend == "tensorflow":
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        with _without_native_messages():
+            importlib.import_module("tensorflow")
+    importlib.import_module("keras")
+
+
+@contextlib.contextmanager
+def _without_native_messages() -> Iterator[None]:
+    """Drop what libraries write to the error stream themselves; Python's own exceptions pass."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w", encoding="utf-8") as null:
+        os.dup2(null.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Run Keras code in `dtype` throughout; torch modules carry their own dtype and need no context.
+
+    With float64, three things are set and restored: `floatx`; Keras's promotion table, which on jax and torch
+    turns float64 into float32 (keras 3.15.1, backend/common/dtypes.py, BIT64_TO_BIT32_DTYPE), so that stock batch
+    norm, means and losses would silently compute in float32; and, on jax, its 64-bit mode. Does nothing where Keras
+    has not been imported.
+    """
+    if dtype not in DTYPES:
+        message = f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}."
+        raise ParityError(message)
+    if "keras" not in sys.modules:
+        yield
+        return
+    keras = sys.modules["keras"]
+    table = importlib.import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
+    floatx, promoted = keras.config.floatx(), table["float64"]
+    jax = importlib.import_module("jax") if keras.backend.backend() == "jax" else None
+    x64 = jax.config.jax_enable_x64 if jax else False
+    try:
+        keras.config.set_floatx(dtype)
+        if dtype == "float64":
+            table["float64"] = "float64"
+        if jax:
+            jax.config.update("jax_enable_x64", dtype == "float64")
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        table["float64"] = promoted
+        if jax:
+            jax.config.update("jax_enable_x64", x64)
+
+
+def use_threads(count: int) -> None:
+    """Limit torch and tensorflow to `count` threads an operation; call before the first operation runs."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+    if "tensorflow" in sys.modules:
+        threading = sys.modules["tensorflow"].config.threading
+        with contextlib.suppress(RuntimeError):  # tensorflow refuses once its runtime has started
+            threading.set_intra_op_parallelism_threads(count)
+            threading.set_inter_op_parallelism_threads(count)
+
+
+def thread_count() -> int:
+    """Return how many threads an operation may use: `OMP_NUM_THREADS`, or the processors of this process."""
+    setting = os.environ.get("OMP_NUM_THREADS", "")
+    return int(setting) if setting.isdigit() else len(os.sched_getaffinity(0))
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of the frameworks and of what decides their numbers."""
+    versions = {"python": platform.python_version()}
+    for package in _RECORDED_PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def cpu_name() -> str:
+    """Return the processor's model name, or its architecture where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """Return the record of this process's environment that reports and run folders keep."""
+    return {"versions": package_versions(), "cpu": cpu_name(), "threads": thread_count()}
