@@ -32,6 +32,7 @@ class ResNetSpec:
         in_channels: Image channels.
         input_size: Image `(height, width)` in pixels.
         classes: Number of logits.
+        exceptions: Conventions of single layers that depart from the model's, by layer path.
     """
 
     conventions: Conventions
@@ -42,6 +43,7 @@ class ResNetSpec:
     in_channels: int
     input_size: tuple[int, int]
     classes: int
+    exceptions: tuple[tuple[str, Conventions], ...] = ()
 
     def __post_init__(self) -> None:
         problems = []
@@ -64,6 +66,10 @@ class ResNetSpec:
     def out_channels(self) -> int:
         """Channels that reach the head."""
         return self.stage_width(len(self.blocks) - 1) * EXPANSION[self.block]
+
+    def conventions_of(self, path: str) -> Conventions:
+        """Return the conventions that the layer at `path` follows."""
+        return dict(self.exceptions).get(path, self.conventions)
 
     def stage_width(self, stage: int) -> int:
         """Return the channels of that stage's 3x3 convolutions."""

@@ -195,6 +195,18 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
     return recipe
 
 
+def apply_overrides(recipe: ResolvedRecipe, overrides: Sequence[str]) -> ResolvedRecipe:
+    """Return a recipe with `key=value` overrides applied.
+
+    Raises:
+        RecipeError: If a key is unknown, or a value has the wrong type or range.
+    """
+    table = recipe.to_table()
+    for override in overrides:
+        table = _with_override(table, override)
+    return build_recipe(table, where=recipe.name)
+
+
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in changes.items():

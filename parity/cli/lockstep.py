@@ -1,0 +1,105 @@
+"""`parity lockstep`: train both twins on the same batches and compare every step."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from parity import runtime
+from parity.cli import options
+from parity.compare.verdicts import EXIT_CODES
+from parity.errors import ParityError
+from parity.lockstep.comparison import LockstepSettings, run_lockstep
+from parity.lockstep.files import create_folder, write_json
+from parity.report.html import write_report
+from parity.report.records import parse_lockstep
+from parity.report.text import describe_verdict, render_lockstep_table
+
+LOCKSTEP_FILE = "lockstep.json"
+REPORT_FILE = "report.html"
+
+
+def lockstep(
+    recipe: options.RecipeOption,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 200,
+    data: options.DataOption = "digits",
+    data_dir: options.DataDirOption = None,
+    download: options.DownloadOption = False,  # noqa: FBT002  # typer reads a flag's default here
+    model: options.ModelOption = None,
+    seed: options.SeedOption = 0,
+    overrides: options.SetOption = None,
+    dtype: options.DtypeOption = "float64",
+    reference: Annotated[str, typer.Option("--reference", help="torch or keras.")] = "torch",
+    candidate: Annotated[str, typer.Option("--candidate", help="torch or keras.")] = "keras",
+    keras_backend: options.KerasBackendOption = None,
+    device: options.DeviceOption = "cpu",
+    every: Annotated[int, typer.Option("--every", min=1, help="Steps between comparisons.")] = 1,
+    resync: Annotated[
+        bool,
+        typer.Option("--resync/--free", help="Give the candidate the reference's state after each comparison."),
+    ] = True,  # noqa: FBT002
+    inject: Annotated[
+        str | None,
+        typer.Option("--inject", metavar="FIELD=VALUE", help="Give the candidate a wrong convention."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the record and the HTML report.")
+    ] = None,
+) -> int:
+    """Train reference and candidate on the same batches and compare every step; names the first divergence."""
+    if dtype not in runtime.DTYPES:
+        message = f"--dtype must be one of {', '.join(runtime.DTYPES)}; got {dtype!r}."
+        raise ParityError(message)
+    if every > 1 and not resync:
+        message = f"--every {every} goes with --resync; free-running nets are compared at every step."
+        raise ParityError(message)
+    resolved = options.resolve(recipe, data=data, model=model, epochs=None, overrides=overrides)
+    stream = options.open_stream(resolved, seed=seed, folder=data_dir, download=download)
+    if out is not None:
+        create_folder(out)
+    settings = LockstepSettings(
+        steps=steps,
+        every=every,
+        mode="resync" if resync else "free",
+        dtype=dtype,
+        seed=seed,
+        reference=reference,
+        candidate=candidate,
+        keras_backend=keras_backend,
+        device=device,
+    )
+    with step_bar(steps) as show:
+        record = run_lockstep(resolved, settings, stream=stream, inject=inject, on_step=show)
+    show_record(record)
+    if out is not None:
+        write_json(out / LOCKSTEP_FILE, record)
+        page = out / REPORT_FILE
+        write_report(page, runs=[], lockstep=[parse_lockstep(record, where=str(out))], command="parity lockstep")
+        typer.echo(f"report: {page}")
+    return EXIT_CODES[record["verdict"]]
+
+
+def show_record(record: dict[str, Any]) -> None:
+    """Print a lockstep's table, notes and verdict."""
+    console = Console()
+    if record["summary"]:
+        console.print(render_lockstep_table(record))
+    for note in record["notes"]:
+        console.print(f"note: {note}", markup=False, highlight=False)
+    console.print(describe_verdict(record), markup=False, highlight=False)
+
+
+@contextlib.contextmanager
+def step_bar(steps: int) -> Iterator[Callable[[int], None]]:
+    """Yield a function that shows how many steps are done, on a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _step: None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("lockstep", total=steps)
+        yield lambda step: bar.update(task, completed=step)

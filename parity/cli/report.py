@@ -1,0 +1,41 @@
+"""`parity report`: one HTML page of runs and locksteps."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from parity.errors import RunError
+from parity.report.html import write_report
+from parity.report.records import LockstepRecord, RunRecord, read_lockstep, read_run
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders and lockstep folders.")],
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page of training runs and locksteps."""
+    runs, locksteps = read_folders(folders)
+    command = " ".join(["parity report", *map(str, folders), f"--out {out}"])
+    write_report(out, runs=runs, lockstep=locksteps, command=command)
+    typer.echo(f"report: {out}")
+
+
+def read_folders(folders: list[Path]) -> tuple[list[RunRecord], list[LockstepRecord]]:
+    """Return what each folder holds.
+
+    Raises:
+        RunError: If a folder holds neither a run nor a lockstep.
+    """
+    runs, locksteps, foreign = [], [], []
+    for folder in folders:
+        if (folder / "lockstep.json").is_file():
+            locksteps.append(read_lockstep(folder / "lockstep.json"))
+        elif (folder / "run.json").is_file():
+            runs.append(read_run(folder))
+        else:
+            foreign.append(str(folder))
+    if foreign:
+        message = f"{', '.join(foreign)}: expected run.json or lockstep.json in each folder; found neither."
+        raise RunError(message)
+    return runs, locksteps

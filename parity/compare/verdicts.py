@@ -1,0 +1,34 @@
+"""The words a comparison ends with, and the ratios that separate them.
+
+A ratio is a candidate's error against a float64 run of the reference, over the reference's own rounding noise at that
+place. Right ports have measured 0.5 to 2.5 in evaluation mode, wrong ones 50 and more; the two thresholds stand between.
+"""
+
+from typing import Literal
+
+Verdict = Literal[
+    "numerically equivalent", "diverges", "vacuous", "not the same function", "not compared"
+]
+
+# A ratio up to here is clearly right, from the second on clearly wrong; between them the verdict is "not compared".
+CLEARLY_RIGHT = 10.0
+CLEARLY_WRONG = 30.0
+
+EXIT_CODES: dict[str, int] = {
+    "numerically equivalent": 0,
+    "diverges": 1,
+    "not the same function": 1,
+    "vacuous": 3,
+    "not compared": 3,
+}
+
+
+def verdict_of_ratio(ratio: float) -> Verdict:
+    """Return the verdict that a ratio to the rounding noise stands for.
+
+    >>> [verdict_of_ratio(ratio) for ratio in (1.0, 17.0, 400.0)]
+    ['numerically equivalent', 'not compared', 'diverges']
+    """
+    if ratio <= CLEARLY_RIGHT:
+        return "numerically equivalent"
+    return "diverges" if ratio >= CLEARLY_WRONG else "not compared"

@@ -1,0 +1,86 @@
+"""Files of a run folder, written so that a kill leaves the old file or the new one, never half of one."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from parity.errors import RunError
+
+
+def create_folder(folder: Path) -> None:
+    """Create a run folder and its parents.
+
+    Raises:
+        RunError: If it cannot be created, or exists and holds something.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        message = f"output folder {str(folder)!r} cannot be created: {error.strerror}. Choose another with --out."
+        raise RunError(message) from error
+    if held:
+        message = (
+            f"output folder {str(folder)!r}: expected a new or empty folder; got one that holds {held[0]!r}. "
+            f"Choose another with --out, or go on with --resume {folder}."
+        )
+        raise RunError(message)
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in its place.
+
+    Raises:
+        RunError: If the file cannot be written; `path` is as it was.
+    """
+    temporary: Path | None = None
+    try:
+        # Keras tells formats by the file's ending, so the temporary name keeps it.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=f"-{path.name}")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        message = f"{path}: cannot be written: {error.strerror or error}. Free some space or choose another --out."
+        raise RunError(message) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one piece."""
+    text = json.dumps(content, indent=2) + "\n"
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a JSON file of a run holds.
+
+    Raises:
+        RunError: If it is missing or is not a JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror}. Is {str(path.parent)!r} a run folder?"
+        raise RunError(message) from error
+    except ValueError as error:
+        message = f"{path}: expected JSON; {error}."
+        raise RunError(message) from error
+    if not isinstance(content, dict):
+        message = f"{path}: expected a JSON object; got {type(content).__name__}."
+        raise RunError(message)
+    return content
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write JSON lines in one piece."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)

@@ -1,0 +1,118 @@
+"""Wrong conventions on purpose: what `--inject FIELD=VALUE` gives the candidate, and when it changes nothing."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from parity.errors import RecipeError, describe_nearest
+from parity.reference.layers import window_pads
+from parity.spec.conventions import Conventions
+from parity.spec.layers import Conv2d
+from parity.spec.models import ResNetSpec
+from parity.spec.recipe import ResolvedRecipe, apply_overrides
+
+_INITIALIZERS = ("conv_init", "head_weight_init", "head_bias_init")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Injection:
+    """What the candidate is built with.
+
+    Attributes:
+        text: `FIELD=VALUE` as it was asked for; None where nothing is injected.
+        recipe: The candidate's recipe.
+        layer: Path of the one layer whose conventions differ; None where all do.
+        keeps_own_weights: Whether the candidate starts from its own initial weights.
+    """
+
+    text: str | None
+    recipe: ResolvedRecipe
+    layer: str | None = None
+    keeps_own_weights: bool = False
+
+    def candidate_spec(self, spec: ResNetSpec) -> ResNetSpec:
+        """Return the candidate's model spec, given the reference's."""
+        if self.layer is None:
+            return dataclasses.replace(spec, conventions=self.recipe.conventions)
+        return dataclasses.replace(spec, exceptions=((self.layer, self.recipe.conventions),))
+
+
+def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) -> Injection:
+    """Return the injection that `FIELD=VALUE` asks for.
+
+    `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`) or a convention of one layer
+    (`stages.1.blocks.0.bn1.bn_epsilon`).
+
+    Raises:
+        RecipeError: If the field is unknown or the value has the wrong type.
+    """
+    if text is None:
+        return Injection(text=None, recipe=recipe)
+    name, _, value = text.partition("=")
+    owner, _, field = name.strip().rpartition(".")
+    conventions = [field.name for field in dataclasses.fields(Conventions)]
+    optimizer = [field.name for field in dataclasses.fields(recipe.optimizer)]
+    layers = [layer.path for layer in spec.layers()]
+    if field in conventions and (owner in ("", "conventions") or owner in layers):
+        key = f"conventions.{field}"
+    elif field in optimizer and owner in ("", "optimizer"):
+        key = f"optimizer.{field}"
+    else:
+        known = [*conventions, *optimizer, *(f"{path}.bn_epsilon" for path in layers if path.endswith("bn"))]
+        message = f"--inject {text!r}: field {name!r} not found.{describe_nearest(name, known)}"
+        raise RecipeError(message)
+    changed = apply_overrides(recipe, [f"{key}={value.strip()}"])
+    is_layer = owner in layers
+    return Injection(
+        text=text,
+        recipe=changed,
+        layer=owner if is_layer else None,
+        keeps_own_weights=field in _INITIALIZERS,
+    )
+
+
+def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpec) -> str | None:
+    """Return why the injected value changes no number of this model under this recipe, or None if it may."""
+    if injection.text is None:
+        return None
+    field = injection.text.partition("=")[0].strip().rpartition(".")[2]
+    if injection.recipe == recipe:
+        return f"{field} already has that value"
+    if field == "decay_scaled_by_lr":
+        if recipe.optimizer.decoupled_decay == 0.0:
+            return "this recipe has no decoupled decay (optimizer.decoupled_decay = 0.0)"
+        if recipe.schedule.kind == "constant" and recipe.schedule.warmup_epochs == 0.0:
+            return "under a constant schedule the current rate is the base rate"
+    if field == "stride_offset" and all(_pads_agree(size, conv) for size, conv in _strided(spec)):
+        return f"with {_describe_size(spec)} inputs every strided window has the same padding at both ends"
+    if field == "head_bias_init" and injection.layer is None and not any(
+        slot.endswith(".bias") for slot in spec.state_shapes()
+    ):
+        return "no layer that is drawn carries a bias"
+    return None
+
+
+def _pads_agree(size: int, layer: Conv2d) -> bool:
+    pads = [
+        window_pads(size, kernel=layer.kernel, stride=layer.stride, stride_offset=offset)[0]
+        for offset in ("start", "end")
+    ]
+    return pads[0] == pads[1]
+
+
+def _strided(spec: ResNetSpec) -> Iterator[tuple[int, Conv2d]]:
+    """Yield each strided window with the size of the map it reads, for both axes."""
+    for size in spec.input_size:
+        current = size
+        for layer in spec.layers():
+            if not isinstance(layer, Conv2d) or ".shortcut." in layer.path or layer.stride == 1:
+                continue
+            yield current, layer
+            current = -(-current // 2)
+            if layer.path == "stem.conv":
+                yield current, dataclasses.replace(layer, kernel=3)
+                current = -(-current // 2)
+
+
+def _describe_size(spec: ResNetSpec) -> str:
+    return "x".join(map(str, spec.input_size))

@@ -1,0 +1,143 @@
+"""The training loop: the same batches and rates for every net in a list, and evaluation."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parity.data.batches import BatchStream, chain_digest
+from parity.frameworks.net import Batch, Net, StepRecord
+from parity.initialize import initial_state
+from parity.spec.models import ResNetSpec, resnet_spec
+from parity.spec.recipe import ResolvedRecipe
+from parity.spec.schedules import schedule_factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepEvent:
+    """One training step of every net.
+
+    Attributes:
+        step: 0-based count over the whole training.
+        rates: Learning rate of each net; they differ only where a net was given another base rate.
+        batch: What the nets were fed.
+        records: What each net returned.
+        digest: Digest of the stream up to and including this batch.
+    """
+
+    step: int
+    rates: tuple[float, ...]
+    batch: Batch
+    records: tuple[StepRecord, ...]
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A net's score on the test set.
+
+    Attributes:
+        loss: Mean loss an image, on the recipe's targets.
+        accuracy: Share of images whose largest logit is the label's.
+    """
+
+    loss: float
+    accuracy: float
+
+
+def model_spec(recipe: ResolvedRecipe, stream: BatchStream) -> ResNetSpec:
+    """Return the spec of the recipe's model for the stream's images."""
+    dataset = stream.dataset
+    return resnet_spec(
+        recipe.model,
+        conventions=recipe.conventions,
+        in_channels=dataset.channels,
+        input_size=dataset.input_size,
+        classes=len(dataset.classes),
+    )
+
+
+def total_steps(recipe: ResolvedRecipe, stream: BatchStream) -> int:
+    """Return the steps of the full recipe."""
+    return recipe.epochs * stream.steps_per_epoch
+
+
+def rate_at(recipe: ResolvedRecipe, stream: BatchStream, *, step: int) -> float:
+    """Return the recipe's learning rate at a 0-based step."""
+    factor = schedule_factor(
+        recipe.schedule, step=step, steps_per_epoch=stream.steps_per_epoch, epochs=recipe.epochs
+    )
+    return recipe.optimizer.lr * factor
+
+
+def training_steps(
+    nets: Sequence[Net],
+    stream: BatchStream,
+    *,
+    recipes: Sequence[ResolvedRecipe],
+    start: int,
+    stop: int,
+    digest: str,
+    with_gradients: bool = False,
+) -> Iterator[StepEvent]:
+    """Train every net on the same batches from step `start` up to `stop`, yielding after each step.
+
+    Args:
+        nets: Nets to train, each under the recipe at its place in `recipes`.
+        stream: Source of the batches.
+        recipes: Read for the learning rate only.
+        start: First step, 0-based.
+        stop: Step to stop before.
+        digest: Digest of the stream before `start`.
+        with_gradients: Whether records hold gradients.
+    """
+    for step in range(start, stop):
+        epoch, index = divmod(step, stream.steps_per_epoch)
+        drawn = stream.draw(epoch, index)
+        digest = chain_digest(digest, drawn.images, drawn.labels)
+        batch = stream.finish(drawn)
+        rates = tuple(rate_at(recipe, stream, step=step) for recipe in recipes)
+        records = tuple(
+            net.step(batch, rate=rate, with_gradients=with_gradients)
+            for net, rate in zip(nets, rates, strict=True)
+        )
+        yield StepEvent(step=step, rates=rates, batch=batch, records=records, digest=digest)
+
+
+def load_initial_state(net: Net, spec: ResNetSpec, *, seed: int) -> None:
+    """Give a net the weights that every twin of `spec` starts from."""
+    net.load_state(initial_state(spec, seed=seed))
+
+
+def evaluate(net: Net, stream: BatchStream) -> Evaluation:
+    """Score a net on the test set, in evaluation mode."""
+    loss, correct, count = 0.0, 0, 0
+    for batch in stream.test_batches():
+        logits = net.forward(batch.images, training=False).astype(np.float64)
+        loss += float(_cross_entropies(logits, batch.targets).sum())
+        correct += count_correct(logits, batch)
+        count += len(batch.labels)
+    return Evaluation(loss=loss / count, accuracy=correct / count)
+
+
+def count_correct(logits: np.ndarray, batch: Batch) -> int:
+    """Return how many images' largest logit is their label's."""
+    return int((logits.argmax(axis=1) == batch.labels).sum())
+
+
+def state_digest(state: dict[str, np.ndarray]) -> str:
+    """Return the SHA-256 of a state's names, types and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(f"{name} {state[name].dtype} {state[name].shape}".encode())
+        digest.update(np.ascontiguousarray(state[name]).data)
+    return digest.hexdigest()
+
+
+def _cross_entropies(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    entropies: np.ndarray = -(
+        targets * (shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    ).sum(axis=1)
+    return entropies

@@ -1,0 +1,121 @@
+"""Judging one float64 step: each quantity on its scale against its bound."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from parity.compare.gaps import State, Worst, layer_gap, tensor_gap, update_gap
+from parity.frameworks.net import Array, Net, OptimizerState
+from parity.lockstep import bounds
+from parity.lockstep.findings import Findings
+from parity.reference.optimizers import update_parameters
+from parity.spec.layers import Conv2d
+from parity.spec.models import ResNetSpec
+from parity.spec.optimizers import OptimizerSpec
+
+if TYPE_CHECKING:
+    from parity.lockstep.comparison import Pair
+    from parity.lockstep.loop import StepEvent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """A net's state and optimizer state at one moment."""
+
+    state: dict[str, Array]
+    optimizer_state: OptimizerState
+
+
+def take_snapshot(net: Net) -> Snapshot:
+    """Return copies of a net's arrays."""
+    return Snapshot(state=net.state(), optimizer_state=net.optimizer_state())
+
+
+def zero_gradient_parameters(spec: ResNetSpec) -> tuple[str, ...]:
+    """Return the parameters whose gradient is zero in theory: batch norm takes off what a convolution's bias adds."""
+    return tuple(
+        f"{layer.path}.bias" for layer in spec.layers() if isinstance(layer, Conv2d) and layer.use_bias
+    )
+
+
+def judge_forward(
+    findings: Findings, pair: "Pair", images: Array, *, step: int, training: bool
+) -> None:
+    """Compare layer outputs from the same state, in the order the reference runs them."""
+    reference = pair.reference.trace(images, training=training)
+    candidate = pair.candidate.trace(images, training=training)
+    for path, expected in reference.items():
+        actual = candidate[path].reshape(expected.shape)
+        worst = tensor_gap({path: actual}, {path: expected})
+        mode = "training" if training else "evaluation"
+        named = Worst(gap=worst.gap, where=f"{worst.where} in {mode} mode" if worst.where else "")
+        if findings.add(step, "forward", named, bound=bounds.FORWARD).diverges:
+            return  # every later layer inherits it
+
+
+def judge_step(findings: Findings, pair: "Pair", event: "StepEvent", *, before: Snapshot) -> None:
+    """Compare everything one step produced, from the same state `before`."""
+    step, rate = event.step + 1, event.rates[0]
+    expected, actual = event.records
+    after = take_snapshot(pair.reference)
+    candidate = take_snapshot(pair.candidate)
+    height, width = pair.spec.input_size
+    optimizer = pair.recipe.optimizer
+    bound = bounds.step_bounds(step=step, loss=expected.loss, optimizer=optimizer.kind, pixels=height * width)
+    loss = Worst(gap=_absolute(actual.loss - expected.loss), where="")
+    findings.add(step, "loss", loss, bound=bound.loss)
+    gradients = layer_gap(actual.gradients, expected.gradients)
+    findings.add(step, "gradients", gradients, bound=bound.gradients)
+    for quantity, ending in (("running mean", "running_mean"), ("running variance", "running_var")):
+        names = [name for name in after.state if name.endswith(ending)]
+        findings.add(
+            step, quantity, tensor_gap(candidate.state, after.state, names=names), bound=bound.running_statistics
+        )
+    for slot, arrays in after.optimizer_state.slots.items():
+        worst = layer_gap(candidate.optimizer_state.slots[slot], arrays)
+        findings.add(step, "slots", _prefixed(worst, slot), bound=bound.slots)
+    findings.add(
+        step, "parameters", _parameter_gap(pair, event, before, after, candidate), bound=bound.parameters
+    )
+    own = (("reference", expected.gradients, after), ("candidate", actual.gradients, candidate))
+    for side, side_gradients, snapshot in own:
+        worst = rule_gap(optimizer, before, snapshot, gradients=side_gradients, rate=rate)
+        findings.add(step, "update rule", _prefixed(worst, side), bound=bounds.UPDATE_RULE)
+
+
+def _parameter_gap(
+    pair: "Pair", event: "StepEvent", before: Snapshot, after: Snapshot, candidate: Snapshot
+) -> Worst:
+    """Compare updates, leaving out those that Adam makes of gradients that are pure rounding."""
+    names = event.records[0].gradients.keys()
+    if pair.recipe.optimizer.kind == "adam":
+        names = names - set(zero_gradient_parameters(pair.spec))
+    return update_gap(
+        candidate.state,
+        {name: after.state[name] for name in names},
+        before=before.state,
+        gradients=event.records[0].gradients,
+        rate=event.rates[0],
+    )
+
+
+def rule_gap(
+    optimizer: OptimizerSpec, before: Snapshot, after: Snapshot, *, gradients: State, rate: float
+) -> Worst:
+    """Return how far a net's update is from the float64 update rule on its own gradients."""
+    parameters = {name: before.state[name] for name in gradients}
+    expected, slots = update_parameters(
+        optimizer, parameters, gradients, before.optimizer_state.slots, rate=rate, step=before.optimizer_state.step
+    )
+    worst = update_gap(after.state, expected, before=before.state, gradients=gradients, rate=rate)
+    gaps = [worst, *(layer_gap(after.optimizer_state.slots[slot], slots[slot]) for slot in slots)]
+    return max(gaps, key=lambda gap: gap.gap)
+
+
+def _prefixed(worst: Worst, prefix: str) -> Worst:
+    return Worst(gap=worst.gap, where=f"{prefix} {worst.where}") if worst.where else worst
+
+
+def _absolute(difference: float) -> float:
+    return abs(difference) if np.isfinite(difference) else float("inf")

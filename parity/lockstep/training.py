@@ -1,0 +1,357 @@
+"""Training one net under a recipe: a run folder with metrics, checkpoint and weights, resumable at any step.
+
+A run folder holds `run.json` (identity, status, result), `metrics.jsonl` (a line an epoch), `checkpoint.safetensors`
+and, once finished, the weights in the framework's own format.
+"""
+
+import contextlib
+import dataclasses
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from parity import runtime
+from parity.data.batches import START_DIGEST, BatchStream
+from parity.errors import RunError, describe_list
+from parity.frameworks.build import build_twin
+from parity.frameworks.net import Net
+from parity.lockstep.checkpoints import (
+    CHECKPOINT_FILE,
+    Checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from parity.lockstep.files import create_folder, read_json, replace_file, write_json, write_lines
+from parity.lockstep.loop import (
+    StepEvent,
+    count_correct,
+    evaluate,
+    load_initial_state,
+    model_spec,
+    total_steps,
+    training_steps,
+)
+from parity.spec.recipe import ResolvedRecipe, build_recipe
+
+FORMAT = 1
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+WEIGHTS_FILES = {"torch": "weights.pt", "keras": "model.weights.h5"}
+
+# A kill loses at most this much work; an epoch's end always writes.
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What a run is, beside its recipe.
+
+    Attributes:
+        seed: Of initial weights, order and augmentation.
+        framework: `torch` or `keras`.
+        dtype: `float32` or `float64`.
+        device: As the framework names it.
+        keras_backend: Backend of a Keras run; None for torch.
+        memory_format: Layout of a torch run's activations; None for Keras.
+    """
+
+    seed: int
+    framework: str
+    dtype: str
+    device: str
+    keras_backend: str | None
+    memory_format: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a training stands, for whoever shows it.
+
+    Attributes:
+        step: Steps made.
+        steps: Steps of the whole training.
+        epoch: 1-based epoch in progress.
+        loss: Mean loss over the epoch so far.
+        accuracy: Training accuracy over the epoch so far.
+        images_per_second: Over this process's steps of the epoch.
+        row: The epoch's metrics, when it has just ended.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    row: dict[str, Any] | None = None
+
+
+@dataclass
+class _Epoch:
+    """Sums over the epoch in progress."""
+
+    loss: float = 0.0
+    correct: float = 0.0
+    images: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, event: StepEvent, seconds: float, *, reduction: str) -> None:
+        count = len(event.batch.labels)
+        self.loss += event.records[0].loss * (count if reduction == "mean" else 1)
+        self.correct += count_correct(event.records[0].logits, event.batch)
+        self.images += count
+        self.seconds += seconds
+
+
+def run_identity(recipe: ResolvedRecipe, settings: RunSettings) -> dict[str, Any]:
+    """Return what makes a run the run it is; a resumed run must have the same."""
+    return {
+        "recipe": recipe.to_table(),
+        **dataclasses.asdict(settings),
+        "threads": runtime.thread_count(),
+        "versions": runtime.package_versions(),
+        "cpu": runtime.cpu_name(),
+    }
+
+
+class TrainingRun:
+    """One training with its folder: `start_run` or `resume_run` makes it, `train` carries it out."""
+
+    def __init__(
+        self,
+        recipe: ResolvedRecipe,
+        settings: RunSettings,
+        *,
+        stream: BatchStream,
+        folder: Path,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.recipe = recipe
+        self.settings = settings
+        self.folder = folder
+        self._stream = stream
+        self._spec = model_spec(recipe, stream)
+        self.net: Net = build_twin(
+            settings.framework,
+            self._spec,
+            loss=recipe.loss,
+            optimizer=recipe.optimizer,
+            dtype=settings.dtype,
+            memory_format=settings.memory_format,
+            device=settings.device,
+            keras_backend=settings.keras_backend,
+        )
+        self._step, self._digest, self._seconds = 0, START_DIGEST, 0.0
+        self._rows: list[dict[str, Any]] = []
+        self._epoch = _Epoch()
+        if checkpoint is None:
+            load_initial_state(self.net, self._spec, seed=settings.seed)
+        else:
+            self._restore(checkpoint)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return total_steps(self.recipe, self._stream)
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the finished weights lie."""
+        return self.folder / WEIGHTS_FILES[self.settings.framework]
+
+    def train(self, *, on_progress: Callable[[Progress], None] = lambda _progress: None) -> dict[str, Any]:
+        """Train to the end and return the run's result; an interrupted run can be resumed."""
+        with _deferred_interrupt() as interrupt:
+            self._train(on_progress, interrupt)
+        result = self._result()
+        replace_file(self.weights_path, self.net.save_weights)
+        self._write_record("finished", result)
+        return result
+
+    def _train(self, on_progress: Callable[[Progress], None], interrupt: threading.Event) -> None:
+        self._write_record("running", None)
+        saved = started = time.perf_counter()
+        events = training_steps(
+            [self.net], self._stream, recipes=[self.recipe], start=self._step, stop=self.steps, digest=self._digest
+        )
+        for event in events:
+            now = time.perf_counter()
+            self._epoch.add(event, now - started, reduction=self.recipe.loss.reduction)
+            self._step, self._digest = event.step + 1, event.digest
+            started = now
+            on_progress(self._progress())
+            if self._step % self._stream.steps_per_epoch == 0:
+                self._end_epoch(event)
+                on_progress(self._progress(row=self._rows[-1]))
+                saved = started = time.perf_counter()
+            elif now - saved > CHECKPOINT_SECONDS:
+                self._save()
+                saved = started = time.perf_counter()
+            if interrupt.is_set():
+                self._save()
+                self._write_record("interrupted", None)
+                raise KeyboardInterrupt
+
+    def _end_epoch(self, event: StepEvent) -> None:
+        epoch = self._step // self._stream.steps_per_epoch
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "step": self._step,
+            "rate": event.rates[0],
+            "train_loss": self._epoch.loss / self._epoch.images,
+            "train_accuracy": self._epoch.correct / self._epoch.images,
+        }
+        if epoch % self.recipe.evaluation.every_epochs == 0 or self._step == self.steps:
+            score = evaluate(self.net, self._stream)
+            row |= {"test_loss": score.loss, "test_accuracy": score.accuracy}
+        row |= {
+            "seconds": self._epoch.seconds,
+            "images_per_second": self._epoch.images / self._epoch.seconds,
+        }
+        self._seconds += self._epoch.seconds
+        self._rows.append(row)
+        self._epoch = _Epoch()
+        self._save()
+        write_lines(self.folder / METRICS_FILE, self._rows)
+
+    def _progress(self, row: dict[str, Any] | None = None) -> Progress:
+        images = max(self._epoch.images, 1.0)
+        return Progress(
+            step=self._step,
+            steps=self.steps,
+            epoch=min((self._step + self._stream.steps_per_epoch - 1) // self._stream.steps_per_epoch, self.recipe.epochs),
+            loss=self._epoch.loss / images,
+            accuracy=self._epoch.correct / images,
+            images_per_second=self._epoch.images / max(self._epoch.seconds, 1e-9),
+            row=row,
+        )
+
+    def _save(self) -> None:
+        checkpoint = Checkpoint(
+            step=self._step,
+            digest=self._digest,
+            state=self.net.state(),
+            optimizer_state=self.net.optimizer_state(),
+            rows=self._rows,
+            partial=dataclasses.asdict(self._epoch),
+            seconds=self._seconds,
+        )
+        write_checkpoint(self.folder, checkpoint)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        load_checkpoint(self.net, checkpoint)
+        self._step, self._digest = checkpoint.step, checkpoint.digest
+        self._rows, self._seconds = list(checkpoint.rows), checkpoint.seconds
+        self._epoch = _Epoch(**checkpoint.partial)
+        write_lines(self.folder / METRICS_FILE, self._rows)
+
+    def _result(self) -> dict[str, Any]:
+        last = self._rows[-1]
+        keys = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
+        return {**{key: last[key] for key in keys}, "seconds": self._seconds, "steps": self._step}
+
+    def _write_record(self, status: str, result: dict[str, Any] | None) -> None:
+        slots = self._spec.slots().values()
+        record = {
+            "format": FORMAT,
+            "identity": run_identity(self.recipe, self.settings),
+            "status": status,
+            "stream_digest": self._digest,
+            "parameters": int(sum(np.prod(slot.shape) for slot in slots if slot.role == "parameter")),
+            "model_spec": dataclasses.asdict(self._spec),
+            "result": result,
+        }
+        write_json(self.folder / RUN_FILE, record)
+
+
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Let the first Ctrl-C set an event, so that a step in progress ends whole; the second one interrupts."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def handle(number: int, frame: object) -> None:
+        del number, frame
+        event.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def start_run(
+    recipe: ResolvedRecipe, settings: RunSettings, *, stream: BatchStream, folder: Path
+) -> TrainingRun:
+    """Return a new run in a new or empty folder."""
+    model_spec(recipe, stream)  # a wrong model is refused before the folder is made
+    create_folder(folder)
+    return TrainingRun(recipe, settings, stream=stream, folder=folder, checkpoint=None)
+
+
+def read_identity(folder: Path) -> tuple[ResolvedRecipe, RunSettings]:
+    """Return recipe and settings of a stored run.
+
+    Raises:
+        RunError: If the folder holds no run, or one of another format.
+    """
+    record = read_json(folder / RUN_FILE)
+    if record.get("format") != FORMAT:
+        message = f"{folder / RUN_FILE}: expected run format {FORMAT}; got {record.get('format')!r}."
+        raise RunError(message)
+    identity = record["identity"]
+    recipe = build_recipe(identity["recipe"], where=str(folder / RUN_FILE))
+    fields = [field.name for field in dataclasses.fields(RunSettings)]
+    return recipe, RunSettings(**{name: identity[name] for name in fields})
+
+
+def resume_run(folder: Path, *, stream: BatchStream) -> TrainingRun:
+    """Return the run in `folder`, to go on where its checkpoint stands.
+
+    Raises:
+        RunError: If the folder holds no unfinished run, or the process would not continue it to the same bits
+            (another version, processor or number of threads); all differences are listed.
+    """
+    recipe, settings = read_identity(folder)
+    record = read_json(folder / RUN_FILE)
+    if record["status"] == "finished":
+        message = f"{folder}: expected an unfinished run; it has finished all {record['result']['steps']} steps."
+        raise RunError(message)
+    present = run_identity(recipe, settings)
+    changed = describe_changes(record["identity"], present)
+    if changed:
+        message = f"{folder}: cannot resume to the same bits; {describe_list(changed)}. Restore these or start a new run."
+        raise RunError(message)
+    # A run killed before its first checkpoint starts over, to the same bits.
+    checkpoint = read_checkpoint(folder) if (folder / CHECKPOINT_FILE).exists() else None
+    return TrainingRun(recipe, settings, stream=stream, folder=folder, checkpoint=checkpoint)
+
+
+def describe_changes(stored: Any, present: Any, *, where: str = "") -> list[str]:  # noqa: ANN401  # JSON values
+    """Return `key: stored x, present y` for every leaf that differs between two nested tables.
+
+    >>> describe_changes({"a": {"b": 1}}, {"a": {"b": 2}})
+    ['a.b was 1, is 2']
+    """
+    if isinstance(stored, dict) and isinstance(present, dict):
+        keys = [*stored, *(key for key in present if key not in stored)]
+        changes = []
+        for key in keys:
+            changes += describe_changes(
+                stored.get(key), present.get(key), where=f"{where}.{key}" if where else str(key)
+            )
+        return changes
+    if isinstance(stored, list | tuple) and isinstance(present, list | tuple):
+        stored, present = list(stored), list(present)
+    return [] if stored == present else [f"{where} was {stored!r}, is {present!r}"]
