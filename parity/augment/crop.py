@@ -1,0 +1,63 @@
+"""Random crop: pad with zeros, then cut a window of the original size.
+
+The offsets of an epoch are one array indexed by sample, so an image's crop depends on seed, epoch
+and its own index, not on its batch. Imports numpy and `parity.rng`.
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from parity.rng import stream
+
+
+def draw_crop_offsets(seed: int, epoch: int, count: int, crop_px: int) -> NDArray[np.uint16]:
+    """Return `(count, 2)` offsets `(y, x)` of windows in padded images, each in `[0, 2 crop_px]`.
+
+    An offset of `crop_px` in both leaves the image where it was.
+    """
+    generator = stream(seed, "crop", epoch)
+    return generator.integers(0, 2 * crop_px, size=(count, 2), dtype=np.uint16, endpoint=True)
+
+
+def crop_images(
+    images: NDArray[np.uint8], offsets: NDArray[np.integer], crop_px: int
+) -> NDArray[np.uint8]:
+    """Return `(n, h, w, c)` windows of the images, padded by `crop_px` zeros on each side.
+
+    The pads are raw zeros: black, so not zero after normalization. torchvision gives the same with
+    `RandomCrop(padding=crop_px)` before `Normalize`.
+
+    Raises:
+        ValueError: If an offset lies outside `[0, 2 crop_px]`.
+    """
+    _check_offsets(images, offsets, crop_px)
+    count, height, width, channels = images.shape
+    padded = np.zeros(
+        (count, height + 2 * crop_px, (width + 2 * crop_px) * channels), dtype=np.uint8
+    )
+    inner = slice(crop_px * channels, (crop_px + width) * channels)
+    padded[:, crop_px : crop_px + height, inner] = images.reshape(count, height, width * channels)
+    # PERF: rows of width x channels bytes are copied as one run: 0.17 ms for 128 images of 32x32x3,
+    # against 0.37 ms for a loop over images.
+    image_bytes, row_bytes, _ = padded.strides
+    windows = as_strided(
+        padded,
+        shape=(count, 2 * crop_px + 1, 2 * crop_px + 1, height, width * channels),
+        strides=(image_bytes, row_bytes, channels, row_bytes, 1),
+        writeable=False,
+    )
+    cropped: NDArray[np.uint8] = windows[np.arange(count), offsets[:, 0], offsets[:, 1]]
+    return cropped.reshape(images.shape)
+
+
+def _check_offsets(images: NDArray[np.uint8], offsets: NDArray[np.integer], crop_px: int) -> None:
+    if offsets.shape != (len(images), 2):
+        message = f"crop offsets: expected shape {(len(images), 2)}; got {offsets.shape}."
+        raise ValueError(message)
+    if len(offsets) and not 0 <= int(offsets.min()) <= int(offsets.max()) <= 2 * crop_px:
+        message = (
+            f"crop offsets: expected values in [0, {2 * crop_px}]; "
+            f"got {int(offsets.min())} to {int(offsets.max())}."
+        )
+        raise ValueError(message)
