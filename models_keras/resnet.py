@@ -8,7 +8,7 @@ import dataclasses
 import keras
 
 from models_keras.layers import Apply, Tensor, batch_norm2d, conv2d, linear, max_pool2d
-from parity.spec.layers import BatchNorm2d, Conv2d, Layer, Linear
+from parity.spec.layers import BatchNorm2d, Conv2d, Layer
 from parity.spec.models import BlockSpec, ResNetSpec, block_specs
 from parity.spec.paths import keras_name
 
@@ -79,10 +79,9 @@ def residual_block(block: BlockSpec, *, spec: ResNetSpec) -> Apply:
 
 
 def _build(layer: Layer, spec: ResNetSpec) -> Apply:
+    conventions = spec.conventions_of(layer.path)
     if isinstance(layer, Conv2d):
-        return conv2d(layer, conventions=spec.conventions)
+        return conv2d(layer, conventions=conventions)
     if isinstance(layer, BatchNorm2d):
-        return batch_norm2d(layer, conventions=spec.conventions)
-    if isinstance(layer, Linear):
-        return linear(layer, conventions=spec.conventions)
-    raise TypeError(layer)
+        return batch_norm2d(layer, conventions=conventions)
+    return linear(layer, conventions=conventions)

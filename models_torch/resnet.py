@@ -9,7 +9,7 @@ from itertools import groupby
 from torch import Tensor, nn
 
 from models_torch.layers import batch_norm2d, conv2d, linear, max_pool2d
-from parity.spec.layers import BatchNorm2d, Conv2d, Layer, Linear
+from parity.spec.layers import BatchNorm2d, Conv2d, Layer
 from parity.spec.models import BlockSpec, ResNetSpec, block_specs
 
 
@@ -101,10 +101,9 @@ class ResidualBlock(nn.Module):
 
 
 def _build(layer: Layer, spec: ResNetSpec) -> nn.Module:
+    conventions = spec.conventions_of(layer.path)
     if isinstance(layer, Conv2d):
-        return conv2d(layer, conventions=spec.conventions)
+        return conv2d(layer, conventions=conventions)
     if isinstance(layer, BatchNorm2d):
-        return batch_norm2d(layer, conventions=spec.conventions)
-    if isinstance(layer, Linear):
-        return linear(layer, conventions=spec.conventions)
-    raise TypeError(layer)
+        return batch_norm2d(layer, conventions=conventions)
+    return linear(layer, conventions=conventions)

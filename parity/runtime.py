@@ -92,7 +92,8 @@ def _without_native_messages() -> Iterator[None]:
 def precision(dtype: str) -> Iterator[None]:
     """Run Keras code in `dtype` throughout; torch modules carry their own dtype and need no context.
 
-    With float64, three things are set and restored: `floatx`; Keras's promotion table, which on jax and torch
+    Set and restored are `floatx` and the default dtype policy, which Keras does not derive anew once a layer has asked
+    for it; and, with float64, Keras's promotion table, which on jax and torch
     turns float64 into float32 (keras 3.15.1, backend/common/dtypes.py, BIT64_TO_BIT32_DTYPE), so that stock batch
     norm, means and losses would silently compute in float32; and, on jax, its 64-bit mode. Does nothing where Keras
     has not been imported.
@@ -105,11 +106,12 @@ def precision(dtype: str) -> Iterator[None]:
         return
     keras = sys.modules["keras"]
     table = importlib.import_module("keras.src.backend.common.dtypes").BIT64_TO_BIT32_DTYPE
-    floatx, promoted = keras.config.floatx(), table["float64"]
+    floatx, policy, promoted = keras.config.floatx(), keras.config.dtype_policy(), table["float64"]
     jax = importlib.import_module("jax") if keras.backend.backend() == "jax" else None
     x64 = jax.config.jax_enable_x64 if jax else False
     try:
         keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
         if dtype == "float64":
             table["float64"] = "float64"
         if jax:
@@ -117,6 +119,7 @@ def precision(dtype: str) -> Iterator[None]:
         yield
     finally:
         keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
         table["float64"] = promoted
         if jax:
             jax.config.update("jax_enable_x64", x64)

@@ -1,0 +1,255 @@
+"""A whole ResNet forward and backward in float64 NumPy, as a graph of reference layers.
+
+`resnet_nodes` lists what runs on what; the forward pass keeps every node's output by layer path,
+and the backward pass reads them again. Imports numpy, `parity.errors`, `parity.spec` and the
+reference layers only.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from parity.errors import SpecError, describe_list
+from parity.reference import layers
+from parity.spec.layers import Conv2d
+from parity.spec.models import BlockSpec, ResNetSpec, block_specs
+
+Array = NDArray[np.float64]
+Arrays = dict[str, Array]
+NodeKind = Literal["conv", "bn", "relu", "max_pool", "average_pool", "linear"]
+
+IMAGES = "images"
+STEM_POOL_KERNEL = 3
+_RUNNING = ("running_mean", "running_var")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One layer call.
+
+    Attributes:
+        path: Layer path, under which its output is recorded.
+        kind: Which reference layer runs.
+        inputs: Paths of the outputs it reads, or `IMAGES`; the sum of two if there are two.
+        stride: Of a convolution or max pool.
+    """
+
+    path: str
+    kind: NodeKind
+    inputs: tuple[str, ...]
+    stride: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetTape:
+    """A forward pass, with what its backward pass needs.
+
+    Attributes:
+        spec: What ran.
+        state: Parameters and buffers it ran with.
+        images: `(n, c, h, w)`.
+        training: Whether batch norms used the batch's statistics.
+        trace: Each layer's output by layer path; `head` holds the logits.
+        buffers: Running statistics after the pass, by `layer path.slot name`.
+    """
+
+    spec: ResNetSpec
+    state: Arrays
+    images: Array
+    training: bool
+    trace: Arrays
+    buffers: Arrays
+
+    def input_of(self, node: Node) -> Array:
+        """Return what the node read."""
+        values = [self.images if path == IMAGES else self.trace[path] for path in node.inputs]
+        return functools.reduce(layers.add, values)
+
+    def slot(self, node: Node, name: str) -> Array:
+        """Return one of the node's parameters or buffers, as it was before the pass."""
+        return self.state[f"{node.path}.{name}"]
+
+
+def resnet_nodes(spec: ResNetSpec) -> tuple[Node, ...]:
+    """Return every layer call of a ResNet, each after those it reads."""
+    return tuple(_nodes(spec))
+
+
+def resnet_trace(
+    spec: ResNetSpec, state: Mapping[str, ArrayLike], images: ArrayLike, *, training: bool
+) -> tuple[Arrays, Arrays]:
+    """Return `(trace, buffers)`: outputs by layer path, and running statistics after the pass.
+
+    Args:
+        spec: What to run.
+        state: Every parameter and buffer by `layer path.slot name`.
+        images: `(n, c, h, w)`.
+        training: Whether batch norms use the batch's statistics and buffers move.
+
+    Raises:
+        SpecError: If names or shapes do not match the spec; all offenders are listed.
+    """
+    tape = record_resnet(spec, state, images, training=training)
+    return tape.trace, tape.buffers
+
+
+def record_resnet(
+    spec: ResNetSpec, state: Mapping[str, ArrayLike], images: ArrayLike, *, training: bool
+) -> ResNetTape:
+    """Run a ResNet as `resnet_trace` does and return the tape that `resnet_backward` reads."""
+    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in state.items()}
+    batch = np.asarray(images, dtype=np.float64)
+    _require_fitting(spec, arrays, batch)
+    names = [name for name, slot in spec.slots().items() if slot.role == "buffer"]
+    buffers = {name: arrays[name].copy() for name in names}
+    tape = ResNetTape(
+        spec=spec, state=arrays, images=batch, training=training, trace={}, buffers=buffers
+    )
+    for node in resnet_nodes(spec):
+        tape.trace[node.path] = _outputs(node, tape)
+    return tape
+
+
+def resnet_backward(tape: ResNetTape, d_logits: ArrayLike) -> Arrays:
+    """Return the gradient of every parameter, given that of the logits `(n, classes)`."""
+    gradients: Arrays = {}
+    d_outputs: Arrays = {"head": np.asarray(d_logits, dtype=np.float64)}
+    for node in reversed(resnet_nodes(tape.spec)):
+        d_output = d_outputs.pop(node.path)
+        d_input, own = _gradients(node, tape, d_output)
+        gradients.update({f"{node.path}.{slot}": array for slot, array in own.items()})
+        for path in node.inputs:
+            d_outputs[path] = d_outputs[path] + d_input if path in d_outputs else d_input
+    slots = tape.spec.slots()
+    return {name: gradients[name] for name in slots if slots[name].role == "parameter"}
+
+
+def _nodes(spec: ResNetSpec) -> Iterator[Node]:
+    strides = {layer.path: layer.stride for layer in spec.layers() if isinstance(layer, Conv2d)}
+    yield from _conv_bn("stem.conv", "stem.bn", IMAGES, strides)
+    yield Node(path="stem.relu", kind="relu", inputs=("stem.bn",))
+    last = "stem.relu"
+    if spec.stem == "imagenet":
+        yield Node(path="stem.pool", kind="max_pool", inputs=("stem.relu",), stride=2)
+        last = "stem.pool"
+    for block in block_specs(spec):
+        *nodes, end = _block_nodes(spec, block, last, strides)
+        yield from [*nodes, end]
+        last = end.path
+    yield Node(path="pool", kind="average_pool", inputs=(last,))
+    yield Node(path="head", kind="linear", inputs=("pool",))
+
+
+def _block_nodes(
+    spec: ResNetSpec, block: BlockSpec, start: str, strides: Mapping[str, int]
+) -> Iterator[Node]:
+    count = 2 if spec.block == "basic" else 3
+    last = start
+    for index in range(1, count + 1):
+        norm = f"{block.path}.bn{index}"
+        yield from _conv_bn(f"{block.path}.conv{index}", norm, last, strides)
+        last = f"{block.path}.relu{index}"
+        if index < count:
+            yield Node(path=last, kind="relu", inputs=(norm,))
+    shortcut = start
+    if block.has_projection:
+        shortcut = f"{block.path}.shortcut.bn"
+        yield from _conv_bn(f"{block.path}.shortcut.conv", shortcut, start, strides)
+    yield Node(path=last, kind="relu", inputs=(f"{block.path}.bn{count}", shortcut))
+
+
+def _conv_bn(conv: str, norm: str, source: str, strides: Mapping[str, int]) -> Iterator[Node]:
+    yield Node(path=conv, kind="conv", inputs=(source,), stride=strides[conv])
+    yield Node(path=norm, kind="bn", inputs=(conv,))
+
+
+def _outputs(node: Node, tape: ResNetTape) -> Array:
+    """Return the node's output; a batch norm also records its running statistics on the tape."""
+    inputs, conventions = tape.input_of(node), tape.spec.conventions
+    offset = conventions.stride_offset
+    match node.kind:
+        case "conv":
+            weight, bias = tape.slot(node, "weight"), tape.state.get(f"{node.path}.bias")
+            return layers.conv2d(inputs, weight, bias, stride=node.stride, stride_offset=offset)
+        case "bn":
+            outputs, running_mean, running_var = layers.batch_norm2d(
+                inputs,
+                *(tape.slot(node, name) for name in ("weight", "bias", *_RUNNING)),
+                training=tape.training,
+                stats_decay=conventions.stats_decay,
+                variance_correction=conventions.bn_variance_correction,
+                epsilon=conventions.bn_epsilon,
+            )
+            tape.buffers[f"{node.path}.running_mean"] = running_mean
+            tape.buffers[f"{node.path}.running_var"] = running_var
+            return outputs
+        case "relu":
+            return layers.relu(inputs)
+        case "max_pool":
+            return layers.max_pool2d(
+                inputs, kernel=STEM_POOL_KERNEL, stride=node.stride, stride_offset=offset
+            )
+        case "average_pool":
+            return layers.global_average_pool(inputs)
+        case "linear":
+            return layers.linear(inputs, tape.slot(node, "weight"), tape.slot(node, "bias"))
+
+
+def _gradients(node: Node, tape: ResNetTape, d_outputs: Array) -> tuple[Array, Arrays]:
+    """Return the gradient of what the node read, and of its parameters by slot name."""
+    inputs, conventions = tape.input_of(node), tape.spec.conventions
+    offset = conventions.stride_offset
+    match node.kind:
+        case "conv":
+            weight = tape.slot(node, "weight")
+            d_inputs, d_weight, d_bias = layers.conv2d_backward(
+                d_outputs, inputs, weight, stride=node.stride, stride_offset=offset
+            )
+            return d_inputs, {"weight": d_weight, "bias": d_bias}
+        case "bn":
+            d_inputs, d_weight, d_bias = layers.batch_norm2d_backward(
+                d_outputs,
+                inputs,
+                *(tape.slot(node, name) for name in ("weight", *_RUNNING)),
+                training=tape.training,
+                epsilon=conventions.bn_epsilon,
+            )
+            return d_inputs, {"weight": d_weight, "bias": d_bias}
+        case "relu":
+            return layers.relu_backward(d_outputs, inputs), {}
+        case "max_pool":
+            d_inputs = layers.max_pool2d_backward(
+                d_outputs, inputs, kernel=STEM_POOL_KERNEL, stride=node.stride, stride_offset=offset
+            )
+            return d_inputs, {}
+        case "average_pool":
+            return layers.global_average_pool_backward(d_outputs, inputs), {}
+        case "linear":
+            d_inputs, d_weight, d_bias = layers.linear_backward(
+                d_outputs, inputs, tape.slot(node, "weight")
+            )
+            return d_inputs, {"weight": d_weight, "bias": d_bias}
+
+
+def _require_fitting(spec: ResNetSpec, state: Arrays, images: Array) -> None:
+    shapes = spec.state_shapes()
+    problems = []
+    if missing := [name for name in shapes if name not in state]:
+        problems.append(f"{len(missing)} slots missing ({describe_list(missing)}).")
+    if unexpected := [name for name in state if name not in shapes]:
+        problems.append(f"{len(unexpected)} unexpected ({describe_list(unexpected)}).")
+    problems += [
+        f"{name}: expected shape {shape}; got {state[name].shape}."
+        for name, shape in shapes.items()
+        if name in state and state[name].shape != shape
+    ]
+    expected = (spec.in_channels, *spec.input_size)
+    if images.ndim != 4 or images.shape[1:] != expected:
+        problems.append(f"images must be (n, c, h, w) with {expected}; got {images.shape}.")
+    if problems:
+        message = "resnet: " + " ".join(problems)
+        raise SpecError(message)

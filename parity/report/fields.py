@@ -1,0 +1,88 @@
+"""Checks on the tables of a JSON record: which keys, of which types.
+
+All offenders of one kind are collected before one error is raised.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from parity.errors import RunError, describe_list
+
+FORMAT = 1
+
+Types = tuple[type, ...]
+Fields = Mapping[str, Types]
+
+
+def require_table(table: object, *, where: str) -> Mapping[str, Any]:
+    """Return `table` if it is a JSON object.
+
+    Raises:
+        RunError: If it is not.
+    """
+    if not isinstance(table, dict):
+        message = f"{where}: expected a JSON object; got {type(table).__name__}."
+        raise RunError(message)
+    return table
+
+
+def require_format(table: Mapping[str, Any], *, where: str) -> None:
+    """Check the format number of a record.
+
+    Raises:
+        RunError: If another version of the toolkit wrote it.
+    """
+    if table["format"] != FORMAT:
+        message = (
+            f"{where}: format must be {FORMAT}; got {table['format']!r}. "
+            "Read it with the version of the toolkit that wrote it."
+        )
+        raise RunError(message)
+
+
+def require_choice(
+    table: Mapping[str, Any], key: str, choices: Sequence[str], *, where: str
+) -> None:
+    """Check that a value is one of `choices`.
+
+    Raises:
+        RunError: If it is not.
+    """
+    if table[key] not in choices:
+        message = f"{where}: {key} must be one of {', '.join(choices)}; got {table[key]!r}."
+        raise RunError(message)
+
+
+def require_fields(table: object, fields: Fields, *, where: str, prefix: str = "") -> None:
+    """Check that every field is there with its type; `prefix` is where the table sits.
+
+    Raises:
+        RunError: If keys are missing, or else if values have the wrong type; all are listed.
+    """
+    values = require_table(table, where=f"{where}: {prefix.rstrip('.')}" if prefix else where)
+    missing = [f"{prefix}{key}" for key in fields if key not in values]
+    if missing:
+        message = f"{where}: {len(missing)} keys missing ({describe_list(missing)})."
+        raise RunError(message)
+    wrong = [
+        f"{prefix}{key} must be {_describe_types(types)}; got {values[key]!r:.60}."
+        for key, types in fields.items()
+        if not isinstance(values[key], types) or isinstance(values[key], bool)
+    ]
+    if wrong:
+        message = f"{where}: " + " ".join(wrong)
+        raise RunError(message)
+
+
+_TYPE_NAMES = {
+    int: "an integer",
+    float: "a float",
+    str: "a string",
+    dict: "a table",
+    list: "a list",
+    type(None): "null",
+}
+
+
+def _describe_types(types: Types) -> str:
+    return " or ".join(_TYPE_NAMES[kind] for kind in types)

@@ -1,0 +1,97 @@
+"""Hypothesis strategies of specs and their inputs, small enough to run on any machine.
+
+The only module of the toolkit that imports hypothesis.
+"""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from parity.rng import stream
+from parity.spec.conventions import Conventions
+from parity.spec.initializers import INITIALIZERS
+from parity.spec.models import ResNetSpec
+from parity.spec.optimizers import Adam, OptimizerSpec, Sgd
+
+_SEEDS = st.integers(0, 2**32 - 1)
+
+
+def conventions() -> st.SearchStrategy[Conventions]:
+    """Return a strategy of conventions, each field drawn by itself; the presets are among them."""
+    initializers = st.sampled_from(sorted(INITIALIZERS))
+    return st.builds(
+        Conventions,
+        conv_bias=st.booleans(),
+        stats_decay=st.sampled_from((0.5, 0.9, 0.99, 0.997)),
+        bn_variance_correction=st.sampled_from((0, 1)),
+        bn_epsilon=st.sampled_from((1e-5, 1.001e-5, 1e-3)),
+        conv_init=initializers.filter(lambda name: name != "zeros"),
+        head_weight_init=initializers.filter(lambda name: name != "zeros"),
+        head_bias_init=initializers,
+        stride_offset=st.sampled_from(("start", "end")),
+    )
+
+
+def resnet_specs() -> st.SearchStrategy[ResNetSpec]:
+    """Return a strategy of ResNets of 2 to 6 channels on images of 5 to 20 pixels a side."""
+    return st.builds(
+        ResNetSpec,
+        conventions=conventions(),
+        block=st.sampled_from(("basic", "bottleneck")),
+        blocks=st.lists(st.integers(1, 2), min_size=1, max_size=3).map(tuple),
+        stem=st.sampled_from(("cifar", "imagenet")),
+        width=st.integers(2, 6),
+        in_channels=st.integers(1, 3),
+        input_size=st.tuples(st.integers(5, 20), st.integers(5, 20)),
+        classes=st.integers(2, 5),
+    )
+
+
+def optimizer_specs() -> st.SearchStrategy[OptimizerSpec]:
+    """Return a strategy of update rules, every form of SGD and Adam among them."""
+    return st.one_of(_sgd_specs(), _adam_specs())
+
+
+def images(spec: ResNetSpec, n: int) -> st.SearchStrategy[NDArray[np.float32]]:
+    """Return a strategy of `n` normal images `(n, c, h, w)` for that model, float32."""
+    shape = (n, spec.in_channels, *spec.input_size)
+    return _SEEDS.map(
+        lambda seed: stream(seed, "strategy", "images").standard_normal(shape).astype(np.float32)
+    )
+
+
+def _decays() -> dict[str, st.SearchStrategy[Any]]:
+    return {
+        "lr": st.sampled_from((0.001, 0.05, 0.1)),
+        "l2": st.sampled_from((0.0, 5e-4, 0.02)),
+        "decoupled_decay": st.sampled_from((0.0, 5e-4, 0.02)),
+        "decay_scaled_by_lr": st.booleans(),
+    }
+
+
+@st.composite
+def _sgd_specs(draw: st.DrawFn) -> Sgd:
+    momentum = draw(st.sampled_from((0.0, 0.5, 0.9)))
+    return draw(
+        st.builds(
+            Sgd,
+            momentum=st.just(momentum),
+            # The spec refuses Nesterov without momentum: there is nothing to look ahead along.
+            nesterov=st.booleans() if momentum else st.just(False),  # noqa: FBT003  # a value
+            velocity_holds_lr=st.booleans(),
+            **_decays(),
+        )
+    )
+
+
+def _adam_specs() -> st.SearchStrategy[Adam]:
+    return st.builds(
+        Adam,
+        beta1=st.sampled_from((0.0, 0.5, 0.9)),
+        beta2=st.sampled_from((0.5, 0.99, 0.999)),
+        epsilon=st.sampled_from((1e-8, 1e-7, 1e-3)),
+        epsilon_placement=st.sampled_from(("corrected", "uncorrected")),
+        **_decays(),
+    )

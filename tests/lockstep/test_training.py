@@ -1,0 +1,140 @@
+"""Runs on disk: the same bits after a resume, and refusals that leave nothing behind."""
+
+import dataclasses
+import json
+
+import pytest
+
+from parity.cli.options import open_stream, resolve
+from parity.cli.train import make_settings
+from parity.errors import RunError
+from parity.lockstep.checkpoints import read_checkpoint
+from parity.lockstep.loop import state_digest
+from parity.lockstep.training import describe_changes, resume_run, start_run
+
+
+def tiny_run(folder, *, framework="torch", epochs=2, overrides=()):
+    recipe = resolve(
+        "best_sgd", data="synthetic", model="resnet8:width=2", epochs=epochs, overrides=["batch_size=128", *overrides]
+    )
+    stream = open_stream(recipe, seed=1, folder=None, download=False)
+    settings = make_settings(framework, seed=1, dtype="float32", device="cpu", keras_backend=None)
+    return start_run(recipe, settings, stream=stream, folder=folder), stream
+
+
+class StopAt:
+    """Ends a training after some steps, as a kill would: nothing more is written."""
+
+    class Killed(Exception):
+        pass
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, progress):
+        if progress.step >= self.step and progress.row is None:
+            raise self.Killed
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+@pytest.mark.parametrize("killed_at", [1, 5, 7])
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, framework, killed_at):
+    whole, stream = tiny_run(tmp_path / "whole", framework=framework)
+    whole.train()
+    broken, _ = tiny_run(tmp_path / "broken", framework=framework)
+    with pytest.raises(StopAt.Killed):
+        broken.train(on_progress=StopAt(killed_at))
+
+    resumed = resume_run(tmp_path / "broken", stream=stream)
+    resumed.train()
+
+    assert state_digest(resumed.net.state()) == state_digest(whole.net.state())
+    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "broken")]
+    assert records[0]["stream_digest"] == records[1]["stream_digest"]
+
+
+def test_metrics_hold_one_line_an_epoch_after_a_resume(tmp_path):
+    run, stream = tiny_run(tmp_path / "run", epochs=3)
+    with pytest.raises(StopAt.Killed):
+        run.train(on_progress=StopAt(6))
+
+    resume_run(tmp_path / "run", stream=stream).train()
+
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_frameworks_see_the_same_data(tmp_path):
+    runs = [tiny_run(tmp_path / framework, framework=framework, epochs=1)[0] for framework in ("torch", "keras")]
+    for run in runs:
+        run.train()
+
+    records = [json.loads((run.folder / "run.json").read_text()) for run in runs]
+
+    assert records[0]["stream_digest"] == records[1]["stream_digest"]
+    assert len(records[0]["stream_digest"]) == 64
+
+
+def test_resume_refuses_another_environment_and_lists_it(tmp_path):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(StopAt.Killed):
+        run.train(on_progress=StopAt(5))
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    record["identity"]["versions"]["numpy"] = "0.0.1"
+    path.write_text(json.dumps(record))
+
+    with pytest.raises(RunError, match=r"versions\.numpy was '0\.0\.1'"):
+        resume_run(tmp_path / "run", stream=stream)
+
+
+def test_resume_refuses_a_finished_run(tmp_path):
+    run, stream = tiny_run(tmp_path / "run", epochs=1)
+    run.train()
+
+    with pytest.raises(RunError, match="it has finished"):
+        resume_run(tmp_path / "run", stream=stream)
+
+
+def test_resume_refuses_a_damaged_checkpoint(tmp_path):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(StopAt.Killed):
+        run.train(on_progress=StopAt(5))
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:-7])
+
+    with pytest.raises(RunError, match="damaged"):
+        resume_run(tmp_path / "run", stream=stream)
+
+
+def test_a_folder_that_holds_something_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+
+    with pytest.raises(RunError, match=r"holds 'notes\.txt'"):
+        tiny_run(tmp_path)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_under_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(RunError, match="cannot be created"):
+        tiny_run(tmp_path / "file" / "run")
+
+
+def test_checkpoints_read_back_to_the_same_arrays(tmp_path):
+    run, _ = tiny_run(tmp_path / "run", epochs=1)
+    run.train()
+
+    checkpoint = read_checkpoint(tmp_path / "run")
+
+    assert state_digest(checkpoint.state) == state_digest(run.net.state())
+    assert checkpoint.step == run.steps
+
+
+def test_changes_are_named_by_their_dotted_key():
+    recipe = resolve("best_sgd", data="digits", model=None, epochs=None, overrides=None)
+    other = dataclasses.replace(recipe, epochs=7)
+
+    assert describe_changes(recipe.to_table(), other.to_table()) == ["epochs was 30, is 7"]

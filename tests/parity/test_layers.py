@@ -1,0 +1,354 @@
+"""Each layer of both twins against the float64 reference: forward, backward and buffers.
+
+Both run in float64 from the same arrays over the case tables, so the bounds are those of rounding.
+"""
+
+import dataclasses
+import functools
+import importlib
+
+import numpy as np
+import pytest
+
+from conversion.layouts import LAYOUTS, move_axes
+from parity import runtime
+from parity.errors import DivergenceError
+from parity.reference import layers as reference
+from parity.spec import layers as spec_layers
+from parity.spec.conventions import TORCH
+from parity.testing import cases
+from parity.testing.assertions import assert_states_close
+from parity.testing.faults import seed_array_fault
+
+# Of the largest element; measured worst on Keras over tensorflow, jax and torch: 7.1e-15.
+BOUND = 1e-13
+
+# Keras's twin of the symmetric max pool pads with zeros: it stands behind a ReLU, which leaves
+# nothing negative. So positive images only, at either offset.
+POOL_CASES = tuple(case for case in cases.MAX_POOL_CASES if case.sign == "positive")
+CASES = (*cases.CONV_CASES, *POOL_CASES, *cases.BATCH_NORM_CASES, *cases.LINEAR_CASES)
+QUANTITIES = ("outputs", "input gradient", "parameter gradients", "buffers")
+
+
+def input_of(arrays):
+    return arrays["images"] if "images" in arrays else arrays["inputs"]
+
+
+def slots_of(arrays):
+    return {name: value for name, value in arrays.items() if name not in ("images", "inputs")}
+
+
+def conventions_of(case):
+    changes = {
+        "stride_offset": getattr(case, "stride_offset", TORCH.conventions.stride_offset),
+        "stats_decay": getattr(case, "stats_decay", TORCH.conventions.stats_decay),
+        "bn_epsilon": getattr(case, "epsilon", TORCH.conventions.bn_epsilon),
+        "bn_variance_correction": getattr(case, "variance_correction", 1),
+    }
+    return dataclasses.replace(TORCH.conventions, **changes)
+
+
+def build_layer(case, layers):
+    """Return the case's layer from a twin's module `layers`."""
+    conventions = conventions_of(case)
+    if isinstance(case, cases.ConvCase):
+        row = spec_layers.Conv2d(
+            path="stem.conv",
+            in_channels=3,
+            out_channels=4,
+            kernel=case.kernel,
+            stride=case.stride,
+            use_bias=case.use_bias,
+        )
+        return layers.conv2d(row, conventions=conventions)
+    if isinstance(case, cases.MaxPoolCase):
+        return layers.max_pool2d("stem.pool", stride_offset=case.stride_offset)
+    if isinstance(case, cases.BatchNormCase):
+        row = spec_layers.BatchNorm2d(path="stem.bn", channels=3)
+        return layers.batch_norm2d(row, conventions=conventions)
+    row = spec_layers.Linear(
+        path="head", in_features=case.in_features, out_features=case.out_features
+    )
+    return layers.linear(row, conventions=conventions)
+
+
+def is_training(case):
+    return getattr(case, "training", True)
+
+
+def run_torch(case, arrays, d_outputs):
+    import torch
+
+    from models_torch import layers
+
+    module = build_layer(case, layers).double().train(is_training(case))
+    own = module.state_dict()
+    own |= {k: torch.tensor(value) for k, value in slots_of(arrays).items() if k in own}
+    module.load_state_dict(own)
+    inputs = torch.tensor(input_of(arrays), requires_grad=True)
+    outputs = module(inputs)
+    outputs.backward(torch.tensor(d_outputs))
+    buffers = {name: value.numpy() for name, value in module.named_buffers()}
+    buffers.pop("num_batches_tracked", None)
+    return {
+        "outputs": {"outputs": outputs.detach().numpy()},
+        "input gradient": {"inputs": inputs.grad.numpy()},
+        "parameter gradients": {name: p.grad.numpy() for name, p in module.named_parameters()},
+        "buffers": buffers,
+    }
+
+
+def build_keras_model(case, inputs):
+    """Return a model whose input passes a trained array of zeros, which takes its gradient."""
+    import keras
+
+    from models_keras import layers
+
+    class Leaf(keras.layers.Layer):
+        def build(self, shape):
+            self.leaf = self.add_weight(shape=inputs.shape, initializer="zeros", name="leaf")
+
+        def call(self, x):
+            return x + self.leaf
+
+    class InMode(keras.Model):
+        def __init__(self, model):
+            super().__init__()
+            self.inner = model
+
+        def call(self, x, training=None):
+            return self.inner(x, training=is_training(case))
+
+    images = keras.Input(batch_shape=inputs.shape, dtype="float64")
+    outputs = build_layer(case, layers)(Leaf(name="leaf")(images))
+    model = InMode(keras.Model(images, outputs))
+    model(keras.ops.zeros(inputs.shape, dtype="float64"))
+    return model
+
+
+def keras_slots(model):
+    """Return each of the model's variables with its slot and axes, the leaf's apart."""
+    rows = [
+        (variable, LAYOUTS[type(layer).__name__][variable.name])
+        for layer in model.inner.layers
+        if layer.name != "leaf"
+        for variable in layer.weights
+    ]
+    return {
+        layout.slot: (variable, layout.keras_axes, layout.torch_axes) for variable, layout in rows
+    }
+
+
+def channels_last(array):
+    return move_axes(array, source="nchw", target="nhwc") if array.ndim == 4 else array
+
+
+def channels_first(array):
+    return move_axes(array, source="nhwc", target="nchw") if array.ndim == 4 else array
+
+
+def run_keras(case, arrays, d_outputs):
+    runtime.select_keras_backend(None)
+    importlib.import_module("keras")  # the context sets what is loaded
+    with runtime.precision("float64"):
+        return run_keras_in_float64(case, arrays, d_outputs)
+
+
+def run_keras_in_float64(case, arrays, d_outputs):
+    import keras
+
+    inputs = channels_last(input_of(arrays))
+    model = build_keras_model(case, inputs)
+    slots = keras_slots(model)
+    for name, (variable, keras_axes, torch_axes) in slots.items():
+        variable.assign(move_axes(arrays[name], source=torch_axes, target=keras_axes))
+    # An engine differentiates a loss in its backend's own way: here sum(outputs * d_outputs).
+    backend = keras.backend.backend()
+    module = importlib.import_module(f"parity.frameworks.keras_backends.{backend}")
+    engine = getattr(module, f"{backend.capitalize()}Engine")(
+        model, loss=lambda targets, outputs: keras.ops.sum(targets * outputs), optimizer=None
+    )
+    _, outputs, gradients = engine.gradients(inputs, channels_last(d_outputs))
+    by_variable = dict(zip(map(id, model.trainable_variables), gradients, strict=True))
+    leaf = model.inner.get_layer("leaf").leaf
+    return {
+        "outputs": {"outputs": channels_first(outputs)},
+        "input gradient": {"inputs": channels_first(by_variable[id(leaf)])},
+        "parameter gradients": {
+            name: move_axes(by_variable[id(variable)], source=keras_axes, target=torch_axes)
+            for name, (variable, keras_axes, torch_axes) in slots.items()
+            if id(variable) in by_variable
+        },
+        "buffers": {
+            name: np.array(keras.ops.convert_to_numpy(variable.value))
+            for name, (variable, _, _) in slots.items()
+            if id(variable) not in by_variable
+        },
+    }
+
+
+def reference_conv(case, arrays):
+    window = {"stride": case.stride, "stride_offset": case.stride_offset}
+    images, weight, bias = arrays["images"], arrays["weight"], arrays.get("bias")
+    outputs = reference.conv2d(images, weight, bias, **window)
+    d_outputs = cases.output_gradient(case, outputs.shape)
+    d_images, d_weight, d_bias = reference.conv2d_backward(d_outputs, images, weight, **window)
+    gradients = {"weight": d_weight} | ({"bias": d_bias} if case.use_bias else {})
+    return outputs, d_images, gradients, {}
+
+
+def reference_max_pool(case, arrays):
+    window = {"kernel": 3, "stride": 2, "stride_offset": case.stride_offset}
+    outputs = reference.max_pool2d(arrays["images"], **window)
+    d_outputs = cases.output_gradient(case, outputs.shape)
+    return outputs, reference.max_pool2d_backward(d_outputs, arrays["images"], **window), {}, {}
+
+
+def reference_batch_norm(case, arrays):
+    mode = {"training": case.training, "epsilon": case.epsilon}
+    outputs, running_mean, running_var = reference.batch_norm2d(
+        **arrays,
+        **mode,
+        stats_decay=case.stats_decay,
+        variance_correction=case.variance_correction,
+    )
+    d_outputs = cases.output_gradient(case, outputs.shape)
+    taken = [arrays[name] for name in ("images", "weight", "running_mean", "running_var")]
+    d_images, d_weight, d_bias = reference.batch_norm2d_backward(d_outputs, *taken, **mode)
+    buffers = {"running_mean": running_mean, "running_var": running_var}
+    return outputs, d_images, {"weight": d_weight, "bias": d_bias}, buffers
+
+
+def reference_linear(case, arrays):
+    outputs = reference.linear(**arrays)
+    d_outputs = cases.output_gradient(case, outputs.shape)
+    d_inputs, d_weight, d_bias = reference.linear_backward(
+        d_outputs, arrays["inputs"], arrays["weight"]
+    )
+    return outputs, d_inputs, {"weight": d_weight, "bias": d_bias}, {}
+
+
+REFERENCES = {
+    cases.ConvCase: reference_conv,
+    cases.MaxPoolCase: reference_max_pool,
+    cases.BatchNormCase: reference_batch_norm,
+    cases.LinearCase: reference_linear,
+}
+TWINS = {"torch": run_torch, "keras": run_keras}
+
+
+@functools.cache
+def expected_outcome(case):
+    outputs, d_inputs, gradients, buffers = REFERENCES[type(case)](case, case.arrays())
+    return {
+        "outputs": {"outputs": outputs},
+        "input gradient": {"inputs": d_inputs},
+        "parameter gradients": gradients,
+        "buffers": buffers,
+    }
+
+
+def run_twin(twin, case, *, arrays=None, built_as=None):
+    """Run a case on a twin; `arrays` and `built_as` seed a fault in what it gets and is."""
+    outputs = expected_outcome(case)["outputs"]["outputs"]
+    d_outputs = cases.output_gradient(case, outputs.shape)
+    return TWINS[twin](built_as or case, arrays or case.arrays(), d_outputs)
+
+
+twin_outcome = functools.cache(run_twin)
+
+
+def assert_matches_reference(outcome, case, quantity):
+    expected = expected_outcome(case)[quantity]
+    scale = max([float(np.abs(array).max()) for array in expected.values()], default=0.0)
+    assert_states_close(outcome[quantity], expected, atol=BOUND * scale, rtol=BOUND, where=quantity)
+
+
+def has_quantity(case, quantity):
+    """Return whether a case has arrays of that kind: a max pool has no parameters to train."""
+    return {
+        "parameter gradients": not isinstance(case, cases.MaxPoolCase),
+        "buffers": isinstance(case, cases.BatchNormCase),
+    }.get(quantity, True)
+
+
+def marks_of(case):
+    """Return the mark of what runs on every Keras backend: each kind and knob, at one size."""
+    shared = getattr(case, "size", None) in (None, (8, 7), (5, 7))
+    return (pytest.mark.backend,) if shared and getattr(case, "use_bias", True) else ()
+
+
+CHECKS = [
+    pytest.param(
+        case,
+        quantity,
+        id=f"{cases.case_name(case)}-{quantity.replace(' ', '_')}",
+        marks=marks_of(case),
+    )
+    for case in CASES
+    for quantity in QUANTITIES
+    if has_quantity(case, quantity)
+]
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize(("case", "quantity"), CHECKS)
+def test_layer_matches_reference(twin, case, quantity):
+    assert_matches_reference(twin_outcome(twin, case), case, quantity)
+
+
+CONV = cases.ConvCase(kernel=3, stride=2, size=(8, 7), stride_offset="end", use_bias=True)
+POOL = cases.MaxPoolCase(size=(8, 7), stride_offset="end", sign="positive")
+NORM = cases.BatchNormCase(
+    batch=4, size=(5, 7), training=True, stats_decay=0.9, variance_correction=1, epsilon=1e-5
+)
+LINEAR = cases.LinearCase(in_features=4, out_features=4)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize(
+    ("case", "name", "fault", "quantity"),
+    [
+        (CONV, "weight", "element_bumped", "outputs"),
+        (CONV, "weight", "kernel_mirrored", "input gradient"),
+        (CONV, "images", "channels_swapped", "parameter gradients"),
+        (CONV, "bias", "through_float16", "outputs"),
+        (POOL, "images", "channels_swapped", "outputs"),
+        (POOL, "images", "sign_flipped", "input gradient"),
+        (NORM, "bias", "channels_swapped", "outputs"),
+        (NORM, "weight", "element_sign_flipped", "input gradient"),
+        (NORM, "images", "element_bumped", "parameter gradients"),
+        (NORM, "running_var", "scaled", "buffers"),
+        (LINEAR, "weight", "square_transposed", "outputs"),
+        (LINEAR, "weight", "through_float16", "input gradient"),
+        (LINEAR, "inputs", "element_bumped", "parameter gradients"),
+    ],
+)
+def test_layer_check_catches_a_fault_in_its_arrays(twin, case, name, fault, quantity):
+    arrays = case.arrays()
+    faulty = run_twin(twin, case, arrays=arrays | {name: seed_array_fault(fault, arrays[name])})
+
+    with pytest.raises(DivergenceError, match=f"^{quantity}: "):
+        assert_matches_reference(faulty, case, quantity)
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@pytest.mark.parametrize(
+    ("case", "change", "quantity"),
+    [
+        (CONV, {"stride_offset": "start"}, "outputs"),
+        (CONV, {"use_bias": False}, "parameter gradients"),
+        (POOL, {"stride_offset": "start"}, "input gradient"),
+        (NORM, {"epsilon": 1.001e-5}, "outputs"),
+        (NORM, {"epsilon": 1.001e-5}, "input gradient"),
+        (NORM, {"epsilon": 1.001e-5}, "parameter gradients"),
+        (NORM, {"training": False}, "outputs"),
+        (NORM, {"variance_correction": 0}, "buffers"),
+        (NORM, {"stats_decay": 0.901}, "buffers"),
+    ],
+)
+def test_layer_check_catches_a_wrong_convention(twin, case, change, quantity):
+    faulty = run_twin(twin, case, built_as=dataclasses.replace(case, **change))
+
+    with pytest.raises(DivergenceError, match=f"^{quantity}: "):
+        assert_matches_reference(faulty, case, quantity)

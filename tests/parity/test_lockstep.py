@@ -1,0 +1,151 @@
+"""Right twins stay within the bounds of every step; wrong ones are caught and named."""
+
+import pytest
+
+from parity.lockstep.comparison import LockstepSettings, run_lockstep
+from parity.cli.options import open_stream, resolve
+
+MOMENTUM_FLOAT32 = 0.8999999761581421
+BETA1_FLOAT32, BETA2_FLOAT32 = 0.8999999761581421, 0.9990000128746033
+
+
+def lockstep(
+    *,
+    recipe="best_sgd",
+    model="resnet8:width=4",
+    steps=2,
+    inject=None,
+    mode="resync",
+    dtype="float64",
+    overrides=(),
+):
+    resolved = resolve(
+        recipe, data="digits", model=model, epochs=None, overrides=["batch_size=16", *overrides]
+    )
+    stream = open_stream(resolved, seed=0, folder=None, download=False)
+    settings = LockstepSettings(steps=steps, mode=mode, dtype=dtype)
+    return run_lockstep(resolved, settings, stream=stream, inject=inject)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("best_sgd", []),
+        ("best_sgd", ["conventions.conv_bias=true"]),
+        ("best_sgd", ["preset=keras", "optimizer.nesterov=true", "optimizer.decoupled_decay=0.01"]),
+        ("best_adam", []),
+        ("best_adam", ["preset=keras", "optimizer.l2=5e-4"]),
+    ],
+    ids=["sgd", "sgd-conv-bias", "sgd-keras-forms", "adamw", "adam-keras-forms"],
+)
+def test_right_twins_stay_within_the_bounds(recipe, overrides):
+    record = lockstep(recipe=recipe, overrides=overrides, steps=4)
+
+    assert record["verdict"] == "numerically equivalent", record["reason"]
+
+
+# Injected value -> recipe, overrides, first quantity and part of its place.
+ROWS = {
+    "conv_bias=true": ("best_sgd", [], "state structure", ".bias"),
+    "decay_scaled_by_lr=false": ("best_adam", ["schedule.unit=step"], "parameters", ""),
+    "stats_decay=0.99": ("best_sgd", [], "running mean", "running_mean"),
+    "conv_init=glorot_uniform": ("best_sgd", [], "initial parameters", "conv"),
+    "head_weight_init=glorot_uniform": ("best_sgd", [], "initial parameters", "head.weight"),
+    "head_bias_init=zeros": ("best_sgd", [], "initial parameters", "head.bias"),
+    "stride_offset=end": ("best_sgd", [], "forward", "stages.1.blocks.0.conv1"),
+    "bn_variance_correction=0": ("best_sgd", [], "running variance", "running_var"),
+}
+
+
+@pytest.mark.parametrize("inject", ROWS)
+def test_each_framework_difference_is_named_by_its_first_quantity(inject):
+    recipe, overrides, quantity, where = ROWS[inject]
+
+    record = lockstep(recipe=recipe, overrides=overrides, inject=inject, steps=3)
+
+    assert record["verdict"] == "diverges"
+    assert record["first_divergence"]["quantity"] == quantity
+    assert where in record["first_divergence"]["where"]
+
+
+def test_unscaled_decay_departs_after_the_first_step():
+    record = lockstep(
+        recipe="best_adam",
+        overrides=["schedule.unit=step"],
+        inject="decay_scaled_by_lr=false",
+        steps=3,
+    )
+
+    assert record["first_divergence"]["step"] == 2
+
+
+SUBTLE = {
+    "stages.1.blocks.0.bn1.bn_epsilon=1.001e-5": "best_sgd",
+    "l2=5.01e-4": "best_sgd",
+    "lr=0.1000000001": "best_sgd",
+    f"momentum={MOMENTUM_FLOAT32}": "best_sgd",
+    f"beta1={BETA1_FLOAT32}": "best_adam",
+    f"beta2={BETA2_FLOAT32}": "best_adam",
+}
+
+
+@pytest.mark.parametrize("inject", SUBTLE)
+def test_subtly_wrong_twins_are_caught(inject):
+    record = lockstep(recipe=SUBTLE[inject], inject=inject, steps=3)
+
+    assert record["verdict"] == "diverges"
+    assert record["first_divergence"]["ratio"] > 10.0
+
+
+@pytest.mark.parametrize(
+    ("inject", "overrides"),
+    [
+        ("decay_scaled_by_lr=false", []),
+        ("stats_decay=0.9", []),
+        ("stride_offset=end", ["resolution=16", "model=resnet8:width=4"]),
+    ],
+    ids=["no-decay", "same-value", "even-maps"],
+)
+def test_an_exact_no_op_is_said_and_only_that(inject, overrides):
+    record = lockstep(inject=inject, overrides=overrides, steps=1)
+
+    is_no_op = "no-op" in record["reason"]
+    assert is_no_op == (inject != "stride_offset=end")
+    assert record["verdict"] == ("numerically equivalent" if is_no_op else "diverges")
+
+
+def test_free_running_twins_part_no_faster_than_rounding():
+    record = lockstep(mode="free", steps=6)
+
+    assert record["verdict"] == "numerically equivalent"
+    assert all(row["control"]["parameters"] < 1e-11 for row in record["rows"] if row["step"])
+
+
+def test_a_free_running_wrong_rate_is_no_kink():
+    record = lockstep(mode="free", steps=6, inject="lr=0.10001")
+
+    assert record["verdict"] == "diverges"
+    assert record["first_divergence"]["quantity"] == "parameters"
+
+
+def test_float32_twins_are_equivalent_by_their_noise():
+    record = lockstep(dtype="float32", steps=2)
+
+    assert record["verdict"] == "numerically equivalent", record["reason"]
+    assert any("ReLU" in note for note in record["notes"])
+
+
+@pytest.mark.parametrize(
+    ("inject", "quantity"),
+    [
+        ("bn_epsilon=1e-3", "forward"),
+        ("bn_variance_correction=0", "running variance"),
+        ("l2=5.01e-4", "slots"),
+    ],
+)
+def test_float32_faults_are_named(inject, quantity):
+    record = lockstep(dtype="float32", steps=2, inject=inject)
+
+    assert record["verdict"] == "diverges"
+    assert record["first_divergence"]["quantity"] == quantity
