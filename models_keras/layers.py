@@ -58,7 +58,9 @@ def batch_norm2d(
     stock = conventions.bn_variance_correction == 0
     cls = keras.layers.BatchNormalization if stock else BatchNormalization
     return cls(
-        momentum=conventions.stats_decay, epsilon=conventions.bn_epsilon, name=keras_name(layer.path)
+        momentum=conventions.stats_decay,
+        epsilon=conventions.bn_epsilon,
+        name=keras_name(layer.path),
     )
 
 
@@ -94,7 +96,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Return `inputs` normalized; in training mode the running statistics move."""
         if not training or not self.trainable:
             return super().call(inputs, training=training, mask=mask)
-        before = ops.convert_to_tensor(self.moving_variance) * 1.0  # a copy: torch tensors alias their variable
+        before = (
+            ops.convert_to_tensor(self.moving_variance) * 1.0
+        )  # a copy: torch tensors alias their variable
         outputs = super().call(inputs, training=training, mask=mask)
         # Keras stored decay * before + (1 - decay) * v: raise v to v * n / (n - 1).
         moved = self.moving_variance - before * self.momentum

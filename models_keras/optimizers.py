@@ -1,7 +1,8 @@
 """Optimizers in any form of the spec, as subclasses of Keras's own that override `update_step`.
 
-Mirrors `models_torch.optimizers`. The rules are stated in `parity.reference.optimizers`. Stock optimizers are not used
-because their Python hyper-parameters pass through float32 on tensorflow (keras 3.15.1, `ops.cast` of a float).
+Mirrors `models_torch.optimizers`. The rules are stated in `parity.reference.optimizers`. Stock
+optimizers are not used because their Python hyper-parameters pass through float32 on tensorflow
+(keras 3.15.1, `ops.cast` of a float).
 """
 
 import dataclasses
@@ -54,7 +55,8 @@ class Sgd(keras.optimizers.SGD):
         gradient = ops.cast(gradient, variable.dtype)
         if spec.l2:
             gradient = gradient + ops.convert_to_tensor(variable) * spec.l2
-        # Keras's velocity is a displacement, torch's a sum of gradients; the step scales the latter.
+        # Keras's velocity is a displacement, torch's a sum of gradients; the step scales the
+        # latter.
         change = gradient * -rate if spec.velocity_holds_lr else gradient
         step = change
         if spec.momentum:
@@ -74,7 +76,11 @@ class Adam(keras.optimizers.Adam):
     def __init__(self, spec: specs.Adam | dict[str, Any], **kwargs: Any) -> None:  # noqa: ANN401  # Keras's own
         form = specs.Adam(**spec) if isinstance(spec, dict) else spec
         super().__init__(
-            learning_rate=form.lr, beta_1=form.beta1, beta_2=form.beta2, epsilon=form.epsilon, **kwargs
+            learning_rate=form.lr,
+            beta_1=form.beta1,
+            beta_2=form.beta2,
+            epsilon=form.epsilon,
+            **kwargs,
         )
         self.spec = form
 

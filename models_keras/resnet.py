@@ -1,6 +1,7 @@
 """The post-activation ResNet (He et al. 2016) as a Keras user would write it: a functional model.
 
-Mirrors `models_torch.resnet`. Layer names are the layer paths with dashes: `stages-0-blocks-1-conv2`.
+Mirrors `models_torch.resnet`. Layer names are the layer paths with dashes:
+`stages-0-blocks-1-conv2`.
 """
 
 import dataclasses
@@ -31,7 +32,8 @@ def resnet(spec: ResNetSpec) -> keras.Model:
 def inference_model(spec: ResNetSpec) -> keras.Model:
     """Return the model in stock layers only, so that a saved file loads without this package.
 
-    Outputs in inference mode are the twin's. In training mode its batch norm stores the biased variance.
+    Outputs in inference mode are the twin's. In training mode its batch norm stores the biased
+    variance.
     """
     stock = dataclasses.replace(spec.conventions, bn_variance_correction=0)
     return resnet(dataclasses.replace(spec, conventions=stock))

@@ -53,7 +53,11 @@ def batch_norm2d(layer: spec_layers.BatchNorm2d, *, conventions: Conventions) ->
 def max_pool2d(path: str, *, stride_offset: StrideOffset) -> nn.Module:
     """Return the 3x3 max pool of stride 2; `path` names the layer where the framework names layers itself."""
     del path  # a PyTorch module is named by the attribute that holds it
-    return nn.MaxPool2d(3, stride=2, padding=1) if stride_offset == "start" else EndPaddedMaxPool2d(3, stride=2)
+    return (
+        nn.MaxPool2d(3, stride=2, padding=1)
+        if stride_offset == "start"
+        else EndPaddedMaxPool2d(3, stride=2)
+    )
 
 
 def linear(layer: spec_layers.Linear, *, conventions: Conventions) -> nn.Linear:
@@ -69,7 +73,9 @@ class EndPaddedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(n, o, ceil(h / stride), ceil(w / stride))`."""
-        return super().forward(functional.pad(x, end_pads(x, kernel=self.kernel_size[0], stride=self.stride[0])))
+        return super().forward(
+            functional.pad(x, end_pads(x, kernel=self.kernel_size[0], stride=self.stride[0]))
+        )
 
 
 class EndPaddedMaxPool2d(nn.MaxPool2d):
@@ -82,9 +88,11 @@ class EndPaddedMaxPool2d(nn.MaxPool2d):
 
 
 def end_pads(x: Tensor, *, kernel: int, stride: int) -> tuple[int, int, int, int]:
-    """Return the `same` pads of `(n, c, h, w)` in the order `functional.pad` takes: left, right, top, bottom.
+    """Return the `same` pads of `(n, c, h, w)` in the order `functional.pad` takes: left, right,
+    top, bottom.
 
-    Source: tensorflow 2.21.0, `tf.nn` padding notes: total = max((ceil(size / stride) - 1) stride + kernel - size, 0).
+    Source: tensorflow 2.21.0, `tf.nn` padding notes: total = max((ceil(size / stride) - 1) stride +
+    kernel - size, 0).
     """
     pads: list[int] = []
     for size in (x.shape[3], x.shape[2]):
@@ -104,10 +112,18 @@ class BatchNorm2d(nn.BatchNorm2d):
         # torch's backward keeps the variance it was given, so it updates a copy.
         updated = self.running_var.clone()
         outputs = functional.batch_norm(
-            x, self.running_mean, updated, self.weight, self.bias, True, self.momentum, self.eps  # noqa: FBT003  # torch's signature
+            x,
+            self.running_mean,
+            updated,
+            self.weight,
+            self.bias,
+            True,
+            self.momentum,
+            self.eps,  # torch's signature
         )
         with torch.no_grad():
-            # torch stored decay * before + (1 - decay) * v * n / (n - 1): take the surplus v / (n - 1) off again.
+            # torch stored decay * before + (1 - decay) * v * n / (n - 1): take the surplus v / (n -
+            # 1) off again.
             moved = updated - (1.0 - self.momentum) * self.running_var
             self.running_var.copy_(updated - moved / (x.numel() // x.shape[1]))
             self.num_batches_tracked += 1

@@ -32,7 +32,9 @@ def _build_sgd(spec: specs.Sgd, parameters: list[nn.Parameter]) -> torch.optim.O
 def _build_adam(spec: specs.Adam, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     betas = (spec.beta1, spec.beta2)
     if spec.epsilon_placement == "corrected" and not spec.decoupled_decay:
-        return torch.optim.Adam(parameters, lr=spec.lr, betas=betas, eps=spec.epsilon, weight_decay=spec.l2)
+        return torch.optim.Adam(
+            parameters, lr=spec.lr, betas=betas, eps=spec.epsilon, weight_decay=spec.l2
+        )
     if spec.epsilon_placement == "corrected" and spec.decay_scaled_by_lr and not spec.l2:
         return torch.optim.AdamW(
             parameters, lr=spec.lr, betas=betas, eps=spec.epsilon, weight_decay=spec.decoupled_decay
@@ -73,7 +75,8 @@ class Sgd(_SpecOptimizer):
     def update(self, parameter: Tensor, gradient: Tensor, *, rate: float) -> None:
         """Move one parameter along one gradient."""
         spec = self.spec
-        # Keras's velocity is a displacement, torch's a sum of gradients; the step scales the latter.
+        # Keras's velocity is a displacement, torch's a sum of gradients; the step scales the
+        # latter.
         change = gradient * -rate if spec.velocity_holds_lr else gradient
         step = change
         if spec.momentum:
@@ -97,7 +100,11 @@ class Adam(_SpecOptimizer):
         state["step"] += 1
         step = int(state["step"])
         first = state["exp_avg"].lerp_(gradient, 1.0 - spec.beta1)
-        second = state["exp_avg_sq"].mul_(spec.beta2).addcmul_(gradient, gradient, value=1.0 - spec.beta2)
+        second = (
+            state["exp_avg_sq"]
+            .mul_(spec.beta2)
+            .addcmul_(gradient, gradient, value=1.0 - spec.beta2)
+        )
         root = (1.0 - spec.beta2**step) ** 0.5
         rate = rate / (1.0 - spec.beta1**step)
         if spec.epsilon_placement == "corrected":

@@ -1,7 +1,7 @@
 """Exceptions of the toolkit, and the grammar of their messages.
 
-A message says, in this order: where; what was expected; what came; what to do. All offenders of one kind are collected
-before one error is raised. Imports nothing but the standard library.
+A message says, in this order: where; what was expected; what came; what to do. All offenders of one
+kind are collected before one error is raised. Imports nothing but the standard library.
 """
 
 import difflib
@@ -45,7 +45,8 @@ class DivergenceError(ParityError, AssertionError):
 
 
 def describe_nearest(name: str, known: Iterable[str]) -> str:
-    """Return `" Nearest: x."` for the known name closest to `name`, or all known names if none is close.
+    """Return `" Nearest: x."` for the known name closest to `name`, or all known names if none is
+    close.
 
     >>> describe_nearest("best_sdg", ["best_sgd", "adam"])
     ' Nearest: best_sgd.'

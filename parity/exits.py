@@ -1,7 +1,8 @@
-"""Exit codes of every command, and the one place where an exception becomes one. Imports typer and `parity.errors`.
+"""Exit codes of every command, and the one place where an exception becomes one. Imports typer and
+`parity.errors`.
 
-0 done or equivalent; 1 diverges, different, not the same function; 2 bad input or usage; 3 vacuous, inconclusive or not
-compared; 70 internal error; 130 interrupted.
+0 done or equivalent; 1 diverges, different, not the same function; 2 bad input or usage; 3 vacuous,
+inconclusive or not compared; 70 internal error; 130 interrupted.
 """
 
 import os
@@ -39,7 +40,7 @@ def run_app(app: typer.Typer, arguments: Sequence[str], *, prog_name: str) -> in
         # Whoever read the output has closed it: nothing more can be said, and that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    except Exception:  # noqa: BLE001  # the outermost handler: anything else is a defect of ours
+    except Exception:  # the outermost handler: anything else is a defect of ours
         traceback.print_exc()
         sys.stderr.write("internal error: this is a defect of the toolkit, not of the input.\n")
         return INTERNAL

@@ -1,6 +1,7 @@
 """Initial arrays of a model spec, drawn once in NumPy and handed to every twin.
 
-Arrays are float32: a float64 net starts from the same values, widened. Imports numpy, `parity.spec` and `parity.rng`.
+Arrays are float32: a float64 net starts from the same values, widened. Imports numpy, `parity.spec`
+and `parity.rng`.
 """
 
 import numpy as np
@@ -16,9 +17,11 @@ Array = NDArray[np.floating]
 
 
 def initial_state(spec: ResNetSpec, *, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Return every parameter and buffer of `spec` by `layer path.slot name`, in PyTorch layout, float32.
+    """Return every parameter and buffer of `spec` by `layer path.slot name`, in PyTorch layout,
+    float32.
 
-    Each array has a stream of its own, keyed by seed and name, so adding a layer changes no other layer.
+    Each array has a stream of its own, keyed by seed and name, so adding a layer changes no other
+    layer.
     """
     return {
         f"{layer.path}.{slot.name}": _initial_array(layer, slot, spec.conventions, seed=seed)

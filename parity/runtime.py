@@ -31,7 +31,9 @@ def require_framework(module: str, *, extra: str) -> None:
         MissingFrameworkError: If it is not installed; names the extra that installs it.
     """
     if module not in sys.modules and importlib.util.find_spec(module) is None:
-        message = f"{module} is not installed. Install it with: pip install 'framework-parity[{extra}]'."
+        message = (
+            f"{module} is not installed. Install it with: pip install 'framework-parity[{extra}]'."
+        )
         raise MissingFrameworkError(message)
 
 
@@ -64,7 +66,8 @@ def select_keras_backend(backend: str | None) -> str:
 
 
 def _import_keras(backend: str) -> None:
-    # torch and tensorflow both ship OpenMP and protobuf symbols; torch first is the order that has been tested.
+    # torch and tensorflow both ship OpenMP and protobuf symbols; torch first is the order that has
+    # been tested.
     if importlib.util.find_spec("torch") is not None:
         importlib.import_module("torch")
     if backend == "tensorflow":
@@ -90,13 +93,14 @@ def _without_native_messages() -> Iterator[None]:
 
 @contextlib.contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """Run Keras code in `dtype` throughout; torch modules carry their own dtype and need no context.
+    """Run Keras code in `dtype` throughout; torch modules carry their own dtype and need no
+    context.
 
-    Set and restored are `floatx` and the default dtype policy, which Keras does not derive anew once a layer has asked
-    for it; and, with float64, Keras's promotion table, which on jax and torch
-    turns float64 into float32 (keras 3.15.1, backend/common/dtypes.py, BIT64_TO_BIT32_DTYPE), so that stock batch
-    norm, means and losses would silently compute in float32; and, on jax, its 64-bit mode. Does nothing where Keras
-    has not been imported.
+    Set and restored are `floatx` and the default dtype policy, which Keras does not derive anew
+    once a layer has asked for it; and, with float64, Keras's promotion table, which on jax and
+    torch turns float64 into float32 (keras 3.15.1, backend/common/dtypes.py, BIT64_TO_BIT32_DTYPE),
+    so that stock batch norm, means and losses would silently compute in float32; and, on jax, its
+    64-bit mode. Does nothing where Keras has not been imported.
     """
     if dtype not in DTYPES:
         message = f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}."

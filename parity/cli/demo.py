@@ -41,8 +41,12 @@ def demo(
     page = root / REPORT_FILE
     write_report(page, runs=runs, lockstep=locksteps, command="parity demo")
     for framework in FRAMEWORKS:
-        scores = [run.result.test_accuracy for run in runs if run.framework == framework and run.result]
-        typer.echo(f"{framework}: mean test accuracy {statistics.mean(scores):.2%} over {len(scores)} seeds")
+        scores = [
+            run.result.test_accuracy for run in runs if run.framework == framework and run.result
+        ]
+        typer.echo(
+            f"{framework}: mean test accuracy {statistics.mean(scores):.2%} over {len(scores)} seeds"
+        )
     typer.echo(f"lockstep: {locksteps[0].verdict}")
     typer.echo(f"report: {page.resolve()}")
     return code
@@ -50,7 +54,9 @@ def demo(
 
 def _train(framework: str, *, seed: int, data: str, folder: Path) -> None:
     recipe = options.resolve(RECIPE, data=data, model=None, epochs=None, overrides=None)
-    settings = make_settings(framework, seed=seed, dtype="float32", device="cpu", keras_backend=None)
+    settings = make_settings(
+        framework, seed=seed, dtype="float32", device="cpu", keras_backend=None
+    )
     stream = options.open_stream(recipe, seed=seed, folder=None, download=False)
     carry_out(start_run(recipe, settings, stream=stream, folder=folder))
 

@@ -40,11 +40,16 @@ def lockstep(
     every: Annotated[int, typer.Option("--every", min=1, help="Steps between comparisons.")] = 1,
     resync: Annotated[
         bool,
-        typer.Option("--resync/--free", help="Give the candidate the reference's state after each comparison."),
-    ] = True,  # noqa: FBT002
+        typer.Option(
+            "--resync/--free",
+            help="Give the candidate the reference's state after each comparison.",
+        ),
+    ] = True,
     inject: Annotated[
         str | None,
-        typer.Option("--inject", metavar="FIELD=VALUE", help="Give the candidate a wrong convention."),
+        typer.Option(
+            "--inject", metavar="FIELD=VALUE", help="Give the candidate a wrong convention."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the record and the HTML report.")
@@ -55,7 +60,9 @@ def lockstep(
         message = f"--dtype must be one of {', '.join(runtime.DTYPES)}; got {dtype!r}."
         raise ParityError(message)
     if every > 1 and not resync:
-        message = f"--every {every} goes with --resync; free-running nets are compared at every step."
+        message = (
+            f"--every {every} goes with --resync; free-running nets are compared at every step."
+        )
         raise ParityError(message)
     resolved = options.resolve(recipe, data=data, model=model, epochs=None, overrides=overrides)
     stream = options.open_stream(resolved, seed=seed, folder=data_dir, download=download)
@@ -78,7 +85,12 @@ def lockstep(
     if out is not None:
         write_json(out / LOCKSTEP_FILE, record)
         page = out / REPORT_FILE
-        write_report(page, runs=[], lockstep=[parse_lockstep(record, where=str(out))], command="parity lockstep")
+        write_report(
+            page,
+            runs=[],
+            lockstep=[parse_lockstep(record, where=str(out))],
+            command="parity lockstep",
+        )
         typer.echo(f"report: {page}")
     return EXIT_CODES[record["verdict"]]
 

@@ -9,7 +9,9 @@ from parity.data.batches import BatchStream
 from parity.data.table import load_dataset
 from parity.spec.recipe import ResolvedRecipe, load_recipe
 
-RecipeOption = Annotated[str, typer.Option("--recipe", help="Recipe name, or path of a .toml file.")]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="Recipe name, or path of a .toml file.")
+]
 DataOption = Annotated[str, typer.Option("--data", help="Data set; `parity list data` shows them.")]
 DataDirOption = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder that holds the data set's files.")
@@ -18,19 +20,29 @@ DownloadOption = Annotated[
     bool, typer.Option("--download", help="Fetch the data set's files if they are missing.")
 ]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="Model instead of the recipe's: resnet20, resnet8:width=32.")
+    str | None,
+    typer.Option("--model", help="Model instead of the recipe's: resnet20, resnet8:width=32."),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Epochs instead of the recipe's.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of weights, batch order and augmentation.")]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", help="Epochs instead of the recipe's.")
+]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, help="Of weights, batch order and augmentation.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe key: --set optimizer.lr=0.05."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a recipe key: --set optimizer.lr=0.05."
+    ),
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or float64.")]
 KerasBackendOption = Annotated[
-    str | None, typer.Option("--keras-backend", help="tensorflow, jax or torch. [default: tensorflow]")
+    str | None,
+    typer.Option("--keras-backend", help="tensorflow, jax or torch. [default: tensorflow]"),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="Device of the nets: cpu, cuda, cuda:1, mps.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="Device of the nets: cpu, cuda, cuda:1, mps.")
+]
 
 
 def resolve(

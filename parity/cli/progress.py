@@ -28,7 +28,10 @@ def training_bar(label: str) -> Iterator[Callable[[TrainingProgress], None]]:
 
         def show(progress: TrainingProgress) -> None:
             bar.update(
-                task, total=progress.steps, completed=progress.step, figures=describe_figures(progress)
+                task,
+                total=progress.steps,
+                completed=progress.step,
+                figures=describe_figures(progress),
             )
 
         yield show

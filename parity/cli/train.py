@@ -34,15 +34,19 @@ def train(
     model: options.ModelOption = None,
     epochs: options.EpochsOption = None,
     seed: options.SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder. [default: under runs/]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder. [default: under runs/]")
+    ] = None,
     overrides: options.SetOption = None,
     dtype: options.DtypeOption = "float32",
     keras_backend: options.KerasBackendOption = None,
     device: options.DeviceOption = "cpu",
-    resume: Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with the run in this folder.")
+    ] = None,
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print the resolved recipe as TOML and stop.")
-    ] = False,  # noqa: FBT002
+    ] = False,
 ) -> None:
     """Train one twin under a recipe; a run folder holds metrics, checkpoint and weights."""
     if resume is not None:
@@ -79,7 +83,9 @@ def make_settings(
         raise ParityError(message)
     is_keras = framework == "keras"
     if framework == "torch" and keras_backend is not None:
-        message = f"--keras-backend {keras_backend!r} needs --framework keras; got --framework torch."
+        message = (
+            f"--keras-backend {keras_backend!r} needs --framework keras; got --framework torch."
+        )
         raise ParityError(message)
     return RunSettings(
         seed=seed,
@@ -87,13 +93,19 @@ def make_settings(
         dtype=dtype,
         device=device,
         keras_backend=runtime.select_keras_backend(keras_backend) if is_keras else None,
-        memory_format=None if is_keras else "channels_last" if dtype == "float32" else "channels_first",
+        memory_format=None
+        if is_keras
+        else "channels_last"
+        if dtype == "float32"
+        else "channels_first",
     )
 
 
 def default_folder(recipe: ResolvedRecipe, settings: RunSettings) -> Path:
     """Return the first unused folder under `runs/` that says what the run is."""
-    framework = settings.framework if settings.keras_backend is None else f"keras-{settings.keras_backend}"
+    framework = (
+        settings.framework if settings.keras_backend is None else f"keras-{settings.keras_backend}"
+    )
     name = f"{recipe.name}-{recipe.data}-{framework}-seed{settings.seed}"
     folder, count = Path("runs") / name, 1
     while folder.exists():
@@ -110,12 +122,16 @@ def carry_out(run: TrainingRun) -> dict[str, Any]:
         f"seed {settings.seed} -> {run.folder}"
     )
     if recipe.data != PUBLISHED_DATA and recipe.name in ("best_sgd", "best_adam"):
-        typer.echo(f"The published setting of {recipe.name} is ResNet-18 with --data {PUBLISHED_DATA}.")
+        typer.echo(
+            f"The published setting of {recipe.name} is ResNet-18 with --data {PUBLISHED_DATA}."
+        )
     try:
         with training_bar(run.net.label) as show:
             result = run.train(on_progress=show)
     except KeyboardInterrupt:
-        typer.echo(f"interrupted; go on with: python -m parity.train --resume {run.folder}", err=True)
+        typer.echo(
+            f"interrupted; go on with: python -m parity.train --resume {run.folder}", err=True
+        )
         raise
     typer.echo(
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}, "

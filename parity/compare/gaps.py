@@ -1,6 +1,7 @@
 """Gaps between states of two nets, each on the scale that gives it meaning.
 
-Every function returns the worst element of a whole state. An array that is not finite has an infinite gap.
+Every function returns the worst element of a whole state. An array that is not finite has an
+infinite gap.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,8 @@ class Worst:
 
     Attributes:
         gap: Largest difference, divided by its scale.
-        where: Array name and index of the element, such as `stem.bn.running_var[17]`; empty where nothing differs.
+        where: Array name and index of the element, such as `stem.bn.running_var[17]`; empty where
+            nothing differs.
     """
 
     gap: float
@@ -57,18 +59,21 @@ def tensor_gap(candidate: State, reference: State, *, names: Iterable[str] | Non
     """Return the worst `|candidate - reference| / max|reference|`, the scale taken per array."""
     chosen = reference if names is None else names
     return _worst(
-        (name, np.abs(candidate[name] - reference[name]), largest(reference[name])) for name in chosen
+        (name, np.abs(candidate[name] - reference[name]), largest(reference[name]))
+        for name in chosen
     )
 
 
 def layer_gap(candidate: State, reference: State) -> Worst:
     """Return the worst `|candidate - reference|` over the largest magnitude of its layer's arrays.
 
-    Some arrays are zero in theory and rounding in practice (a bias before batch norm); their layer has the scale.
+    Some arrays are zero in theory and rounding in practice (a bias before batch norm); their layer
+    has the scale.
     """
     scales = layer_scales(reference)
     return _worst(
-        (name, np.abs(candidate[name] - array), scales[layer_of(name)]) for name, array in reference.items()
+        (name, np.abs(candidate[name] - array), scales[layer_of(name)])
+        for name, array in reference.items()
     )
 
 
@@ -77,8 +82,9 @@ def update_gap(
 ) -> Worst:
     """Return the worst gap between two updates from the same parameters.
 
-    Storing a parameter rounds it, which says nothing about the update: two units in the last place of the parameter
-    are subtracted. The scale is the layer's largest update, at least `rate` times its largest gradient.
+    Storing a parameter rounds it, which says nothing about the update: two units in the last place
+    of the parameter are subtracted. The scale is the layer's largest update, at least `rate` times
+    its largest gradient.
 
     Args:
         candidate: Parameters after the candidate's update.
@@ -92,7 +98,9 @@ def update_gap(
     return _worst(
         (
             name,
-            np.maximum(np.abs(candidate[name] - array) - 2.0 * np.spacing(np.abs(candidate[name])), 0.0),
+            np.maximum(
+                np.abs(candidate[name] - array) - 2.0 * np.spacing(np.abs(candidate[name])), 0.0
+            ),
             max(updates[layer_of(name)], rate * floors.get(layer_of(name), 0.0)),
         )
         for name, array in reference.items()
@@ -105,7 +113,11 @@ def _worst(rows: Iterable[tuple[str, Array, float]]) -> Worst:
     for name, differences, scale in rows:
         if differences.size == 0:
             continue
-        index = int(np.argmax(differences)) if np.isfinite(differences).all() else _first_not_finite(differences)
+        index = (
+            int(np.argmax(differences))
+            if np.isfinite(differences).all()
+            else _first_not_finite(differences)
+        )
         difference = float(differences.flat[index])
         if difference == 0.0:
             continue

@@ -1,7 +1,8 @@
 """The words a comparison ends with, and the ratios that separate them.
 
-A ratio is a candidate's error against a float64 run of the reference, over the reference's own rounding noise at that
-place. Right ports have measured 0.5 to 2.5 in evaluation mode, wrong ones 50 and more; the two thresholds stand between.
+A ratio is a candidate's error against a float64 run of the reference, over the reference's own
+rounding noise at that place. Right ports have measured 0.5 to 2.5 in evaluation mode, wrong ones 50
+and more; the two thresholds stand between.
 """
 
 from typing import Literal
@@ -10,7 +11,8 @@ Verdict = Literal[
     "numerically equivalent", "diverges", "vacuous", "not the same function", "not compared"
 ]
 
-# A ratio up to here is clearly right, from the second on clearly wrong; between them the verdict is "not compared".
+# A ratio up to here is clearly right, from the second on clearly wrong; between them the verdict is
+# "not compared".
 CLEARLY_RIGHT = 10.0
 CLEARLY_WRONG = 30.0
 

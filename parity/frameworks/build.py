@@ -41,8 +41,9 @@ def build_twin(
         loss: Its loss.
         optimizer: Its update rule.
         dtype: `float32` or `float64`.
-        memory_format: Of torch, `channels_first` or `channels_last`; None takes what trains faster on a CPU,
-            channels last in float32, and channels first in float64. Keras is channels last.
+        memory_format: Of torch, `channels_first` or `channels_last`; None takes what trains faster
+            on a CPU, channels last in float32, and channels first in float64. Keras is channels
+            last.
         device: As torch or `keras.device` names it.
         keras_backend: Backend to fix for this process; None keeps the present one.
 
@@ -52,10 +53,17 @@ def build_twin(
     """
     if framework == "torch":
         return _build_torch(
-            spec, loss=loss, optimizer=optimizer, dtype=dtype, memory_format=memory_format, device=device
+            spec,
+            loss=loss,
+            optimizer=optimizer,
+            dtype=dtype,
+            memory_format=memory_format,
+            device=device,
         )
     if framework == "keras":
-        return _build_keras(spec, loss=loss, optimizer=optimizer, dtype=dtype, backend=keras_backend, device=device)
+        return _build_keras(
+            spec, loss=loss, optimizer=optimizer, dtype=dtype, backend=keras_backend, device=device
+        )
     message = f"framework {framework!r} not found.{describe_nearest(framework, FRAMEWORKS)}"
     raise ParityError(message)
 
@@ -79,13 +87,20 @@ def _build_torch(
         optimizer=lambda model: models_torch.build_optimizer(optimizer, model=model),
         slot_names=optimizer.slot_names(),
         dtype=dtype,
-        memory_format=memory_format or ("channels_last" if dtype == "float32" else "channels_first"),
+        memory_format=memory_format
+        or ("channels_last" if dtype == "float32" else "channels_first"),
         device=device,
     )
 
 
 def _build_keras(
-    spec: ResNetSpec, *, loss: LossSpec, optimizer: OptimizerSpec, dtype: str, backend: str | None, device: str
+    spec: ResNetSpec,
+    *,
+    loss: LossSpec,
+    optimizer: OptimizerSpec,
+    dtype: str,
+    backend: str | None,
+    device: str,
 ) -> Net:
     runtime.select_keras_backend(backend)
     import keras

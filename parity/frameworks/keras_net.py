@@ -82,7 +82,9 @@ class KerasNet:
     def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
         """See `Net.apply_gradients`."""
         arrays = [
-            self._cast(move_axes(gradients[name], source=layout.torch_axes, target=layout.keras_axes))
+            self._cast(
+                move_axes(gradients[name], source=layout.torch_axes, target=layout.keras_axes)
+            )
             for name, layout in self._trainable()
         ]
         with runtime.precision(self.dtype):
@@ -103,7 +105,9 @@ class KerasNet:
     def load_state(self, state: Mapping[str, Array]) -> None:
         """See `Net.load_state`."""
         shapes = {
-            name: move_shape(tuple(variable.shape), source=layout.keras_axes, target=layout.torch_axes)
+            name: move_shape(
+                tuple(variable.shape), source=layout.keras_axes, target=layout.torch_axes
+            )
             for name, (variable, layout) in self._variables.items()
         }
         problems = describe_state_problems(state, shapes)
@@ -121,7 +125,9 @@ class KerasNet:
         for slot in self._slot_names:
             arrays = getattr(self._optimizer, _SLOT_ATTRIBUTES[slot])
             slots[slot] = {
-                name: move_axes(_to_numpy(array), source=layout.keras_axes, target=layout.torch_axes)
+                name: move_axes(
+                    _to_numpy(array), source=layout.keras_axes, target=layout.torch_axes
+                )
                 for (name, layout), array in zip(self._trainable(), arrays, strict=True)
             }
         return OptimizerState(step=int(_to_numpy(self._optimizer.iterations)), slots=slots)
@@ -141,7 +147,11 @@ class KerasNet:
         """See `Net.trace`."""
         with runtime.precision(self.dtype):
             if self._tracer is None:
-                layers = [layer for layer in self._model.layers if not isinstance(layer, keras.layers.InputLayer)]
+                layers = [
+                    layer
+                    for layer in self._model.layers
+                    if not isinstance(layer, keras.layers.InputLayer)
+                ]
                 outputs = [layer.output for layer in layers]
                 paths = [layer_path(layer.name) for layer in layers]
                 self._tracer = paths, keras.Model(self._model.inputs, outputs)
@@ -155,7 +165,9 @@ class KerasNet:
     def astype(self, dtype: str) -> "KerasNet":
         """See `Net.astype`."""
         model, loss, optimizer = self._builders
-        net = KerasNet(model, loss=loss, optimizer=optimizer, slot_names=self._slot_names, dtype=dtype)
+        net = KerasNet(
+            model, loss=loss, optimizer=optimizer, slot_names=self._slot_names, dtype=dtype
+        )
         net.load_state(self.state())
         net.load_optimizer_state(self.optimizer_state())
         return net
@@ -168,7 +180,9 @@ class KerasNet:
         return np.ascontiguousarray(array, dtype=self.dtype)
 
     def _trainable(self) -> list[tuple[str, Any]]:
-        names = {id(variable): (name, layout) for name, (variable, layout) in self._variables.items()}
+        names = {
+            id(variable): (name, layout) for name, (variable, layout) in self._variables.items()
+        }
         return [names[id(variable)] for variable in self._model.trainable_variables]
 
     def _record(self, loss: Array, logits: Array, gradients: list[Array]) -> StepRecord:
@@ -194,9 +208,7 @@ def _named_variables(model: keras.Model) -> dict[str, tuple[Any, Any]]:
             continue
         layouts = LAYOUTS.get(type(layer).__name__)
         if layouts is None:
-            message = (
-                f"layer {layer.name!r}: no layout for {type(layer).__name__}; known: {', '.join(LAYOUTS)}."
-            )
+            message = f"layer {layer.name!r}: no layout for {type(layer).__name__}; known: {', '.join(LAYOUTS)}."
             raise ConversionError(message)
         for variable in layer.weights:
             layout = layouts[variable.name]
@@ -213,10 +225,11 @@ def _to_numpy(variable: Any) -> Array:  # noqa: ANN401  # a Keras variable
 
 
 def measure_precision() -> float:
-    """Return the largest relative error of known layers on known arrays against NumPy, in the present `floatx`.
+    """Return the largest relative error of known layers on known arrays against NumPy, in the
+    present `floatx`.
 
-    The layers are those that Keras has been seen to compute in float32 behind a float64 dtype: training-mode batch
-    norm, a mean, and softmax cross-entropy.
+    The layers are those that Keras has been seen to compute in float32 behind a float64 dtype:
+    training-mode batch norm, a mean, and softmax cross-entropy.
     """
     dtype = keras.config.floatx()
     values = (np.arange(60.0).reshape(3, 2, 2, 5) % 7.0) / 3.0 + 1.0 / 3.0
@@ -224,7 +237,10 @@ def measure_precision() -> float:
     normalized = keras.layers.BatchNormalization(epsilon=1e-3)(tensor, training=True)
     variance = values.var(axis=(0, 1, 2))
     expected = (values - values.mean(axis=(0, 1, 2))) / np.sqrt(variance + 1e-3)
-    pairs = [(normalized, expected), (keras.ops.mean(tensor, axis=(1, 2)), values.mean(axis=(1, 2)))]
+    pairs = [
+        (normalized, expected),
+        (keras.ops.mean(tensor, axis=(1, 2)), values.mean(axis=(1, 2))),
+    ]
     logits = values[:, 0, 0]
     targets = np.full_like(logits, 0.2)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
@@ -232,7 +248,8 @@ def measure_precision() -> float:
     actual = loss(keras.ops.convert_to_tensor(targets.astype(dtype)), tensor[:, 0, 0])
     pairs.append((actual, np.array(-(targets * shifted).sum(axis=1).mean())))
     return max(
-        float(np.max(np.abs(_to_numpy(actual) - expected)) / np.max(np.abs(expected))) for actual, expected in pairs
+        float(np.max(np.abs(_to_numpy(actual) - expected)) / np.max(np.abs(expected)))
+        for actual, expected in pairs
     )
 
 

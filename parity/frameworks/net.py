@@ -1,8 +1,9 @@
-"""The protocol `Net`: a built model with its optimizer, in any framework, seen through NumPy arrays.
+"""The protocol `Net`: a built model with its optimizer, in any framework, seen through NumPy
+arrays.
 
-Images cross as `(n, h, w, c)`: PyTorch reads that memory as channels-last without a copy, Keras as it is. States,
-gradients and optimizer slots cross by `layer path.slot name` in PyTorch's names and layout. Arrays a net hands out
-are copies, never views of what it goes on training.
+Images cross as `(n, h, w, c)`: PyTorch reads that memory as channels-last without a copy, Keras as
+it is. States, gradients and optimizer slots cross by `layer path.slot name` in PyTorch's names and
+layout. Arrays a net hands out are copies, never views of what it goes on training.
 """
 
 from collections.abc import Mapping
@@ -52,8 +53,8 @@ class OptimizerState:
 
     Attributes:
         step: Updates made so far.
-        slots: Slot name (`momentum_buffer`, `exp_avg`, ...) -> parameter name -> array. A slot that the framework
-            has not made yet is all zeros.
+        slots: Slot name (`momentum_buffer`, `exp_avg`, ...) -> parameter name -> array. A slot that
+            the framework has not made yet is all zeros.
     """
 
     step: int
@@ -93,7 +94,8 @@ class Net(Protocol):
         """Take over every parameter and buffer.
 
         Raises:
-            ConversionError: If names or shapes do not match; all offenders are listed and nothing is changed.
+            ConversionError: If names or shapes do not match; all offenders are listed and nothing
+            is changed.
         """
 
     def optimizer_state(self) -> OptimizerState:

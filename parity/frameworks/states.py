@@ -22,6 +22,10 @@ def describe_state_problems(
         for name, shape in expected.items()
         if name in state and state[name].shape != shape
     ]
-    kinds = ((missing, "slots missing"), (unexpected, "unexpected"), (misshapen, "of another shape"))
+    kinds = (
+        (missing, "slots missing"),
+        (unexpected, "unexpected"),
+        (misshapen, "of another shape"),
+    )
     parts = [f"{len(names)} {kind} ({describe_list(names)})" for names, kind in kinds if names]
     return f"{', '.join(parts)}." if parts else None

@@ -64,7 +64,9 @@ class TorchNet:
         loss, logits = self._backward(batch)
         gradients = self._gradients() if with_gradients else {}
         self._update(rate)
-        return StepRecord(loss=loss.item(), logits=logits.detach().cpu().numpy(), gradients=gradients)
+        return StepRecord(
+            loss=loss.item(), logits=logits.detach().cpu().numpy(), gradients=gradients
+        )
 
     def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
         """See `Net.apply_gradients`."""
@@ -83,7 +85,9 @@ class TorchNet:
     def load_state(self, state: Mapping[str, Array]) -> None:
         """See `Net.load_state`."""
         tensors = self._tensors()
-        problems = describe_state_problems(state, {name: tuple(t.shape) for name, t in tensors.items()})
+        problems = describe_state_problems(
+            state, {name: tuple(t.shape) for name, t in tensors.items()}
+        )
         if problems:
             message = f"{self.label}: {problems}"
             raise ConversionError(message)
@@ -98,7 +102,9 @@ class TorchNet:
             held = self._optimizer.state.get(parameter, {})
             for slot in self._slot_names:
                 array = held.get(slot)
-                slots[slot][name] = _to_numpy(torch.zeros_like(parameter) if array is None else array)
+                slots[slot][name] = _to_numpy(
+                    torch.zeros_like(parameter) if array is None else array
+                )
         return OptimizerState(step=self._steps, slots=slots)
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
@@ -144,7 +150,10 @@ class TorchNet:
 
     def save_weights(self, path: Path) -> None:
         """See `Net.save_weights`: a state dict in contiguous layout."""
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self._module.state_dict().items()}
+        state = {
+            name: tensor.detach().cpu().contiguous()
+            for name, tensor in self._module.state_dict().items()
+        }
         torch.save(state, path)
 
     def _images(self, images: Array) -> Tensor:
@@ -173,7 +182,8 @@ class TorchNet:
 
     def _gradients(self) -> State:
         return {
-            name: _to_numpy(torch.zeros_like(p) if p.grad is None else p.grad) for name, p in self._parameters()
+            name: _to_numpy(torch.zeros_like(p) if p.grad is None else p.grad)
+            for name, p in self._parameters()
         }
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -203,8 +213,12 @@ def _has_layer(module: nn.Module) -> bool:
 
 
 def _format_of(parameter: Tensor) -> torch.memory_format:
-    is_last = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)  # noqa: PLR2004
-    return torch.channels_last if is_last and not parameter.is_contiguous() else torch.contiguous_format
+    is_last = parameter.dim() == 4 and parameter.is_contiguous(memory_format=torch.channels_last)
+    return (
+        torch.channels_last
+        if is_last and not parameter.is_contiguous()
+        else torch.contiguous_format
+    )
 
 
 def _to_numpy(tensor: Tensor) -> Array:

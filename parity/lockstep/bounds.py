@@ -1,9 +1,10 @@
 """Bounds on the gaps of one resynced float64 step.
 
-Measured on twins built by hand (torch 2.13.0 against Keras 3.15.1 on tensorflow 2.21.0, jax 0.10.2 and torch; ResNet-20
-on digits, SGD and Adam, 100 to 200 steps), as the worst gap of a right twin times about ten. The nearest wrong twin that
-was tried (a learning rate off by 1e-9, an epsilon off by 1e-8, momentum rounded to float32) lies a hundred times above
-or more. Larger maps sum more values in each batch statistic, so they have bounds of their own.
+Measured on twins built by hand (torch 2.13.0 against Keras 3.15.1 on tensorflow 2.21.0, jax 0.10.2
+and torch; ResNet-20 on digits, SGD and Adam, 100 to 200 steps), as the worst gap of a right twin
+times about ten. The nearest wrong twin that was tried (a learning rate off by 1e-9, an epsilon off
+by 1e-8, momentum rounded to float32) lies a hundred times above or more. Larger maps sum more
+values in each batch statistic, so they have bounds of their own.
 """
 
 from dataclasses import dataclass
@@ -11,15 +12,16 @@ from dataclasses import dataclass
 # Sides of the maps that the small bounds were measured on; the large ones were measured at 32x32.
 SMALL_MAP_PIXELS = 8 * 8
 
-# Layer outputs in float64, relative to the largest of each layer: worst seen 3.3e-13 on right twins of ResNet-18 at
-# 32x32, 8e-13 on a bottleneck net that ends in single pixels; a stride offset moves them by 6e-2.
+# Layer outputs in float64, relative to the largest of each layer: worst seen 3.3e-13 on right twins
+# of ResNet-18 at 32x32, 8e-13 on a bottleneck net that ends in single pixels; a stride offset moves
+# them by 6e-2.
 FORWARD = 1e-11
 
 # Updates computed from a net's own gradients by the float64 update rule: worst seen 4.2e-16.
 UPDATE_RULE = 5e-15
 
-# Parameters of two free-running float64 nets after 200 steps: worst seen 9.6e-14; one unit in the last place moves the
-# reference itself by 2.8e-14.
+# Parameters of two free-running float64 nets after 200 steps: worst seen 9.6e-14; one unit in the
+# last place moves the reference itself by 2.8e-14.
 FREE_PARAMETERS = 1e-11
 
 
@@ -38,8 +40,10 @@ def step_bounds(*, step: int, loss: float, optimizer: str, pixels: int) -> StepB
     """Return the bounds of a 1-based step.
 
     Args:
-        step: Count of this step from 1; Adam's first steps divide by second moments that are hardly more than rounding.
-        loss: The reference's loss: as it falls, softmax minus target cancels and gradients lose digits.
+        step: Count of this step from 1; Adam's first steps divide by second moments that are hardly
+            more than rounding.
+        loss: The reference's loss: as it falls, softmax minus target cancels and gradients lose
+            digits.
         optimizer: `sgd` or `adam`.
         pixels: Height times width of the input.
     """
@@ -60,6 +64,7 @@ def _update_bound(step: int, optimizer: str, *, is_small: bool) -> float:
     if step == 1:
         bound = 3.5e-8
     else:
-        bound = 1.3e-11 if step <= 10 else 5e-13  # noqa: PLR2004  # as measured
-    # Adam was measured on small maps only; its gradients carry eighty times the rounding on large ones.
+        bound = 1.3e-11 if step <= 10 else 5e-13  # as measured
+    # Adam was measured on small maps only; its gradients carry eighty times the rounding on large
+    # ones.
     return bound if is_small else bound * 80.0

@@ -75,9 +75,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         message = f"{path}: expected a checkpoint written by this toolkit; it is damaged ({error})."
         raise RunError(message) from error
-    slots = {
-        slot: _with_prefix(arrays, f"slots/{slot}/") for slot in position["slot_names"]
-    }
+    slots = {slot: _with_prefix(arrays, f"slots/{slot}/") for slot in position["slot_names"]}
     return Checkpoint(
         step=position["step"],
         digest=position["digest"],
@@ -97,5 +95,7 @@ def load_checkpoint(net: Net, checkpoint: Checkpoint) -> None:
 
 def _with_prefix(arrays: State, prefix: str) -> State:
     return {
-        name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)
+        name.removeprefix(prefix): array
+        for name, array in arrays.items()
+        if name.startswith(prefix)
     }

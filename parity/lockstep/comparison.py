@@ -1,8 +1,9 @@
-"""Lockstep: two nets fed the same batches, compared after each step, with the first divergence named.
+"""Lockstep: two nets fed the same batches, compared after each step, with the first divergence
+named.
 
-Resynced, the candidate takes the reference's state after each comparison, so that every step is an independent test.
-Running free, rounding grows; it is judged against a control, the reference with every weight moved by one unit in the
-last place.
+Resynced, the candidate takes the reference's state after each comparison, so that every step is an
+independent test. Running free, rounding grows; it is judged against a control, the reference with
+every weight moved by one unit in the last place.
 """
 
 import dataclasses
@@ -26,13 +27,20 @@ from parity.lockstep.injection import Injection, describe_no_op, parse_injection
 from parity.lockstep.kinks import count_mask_flips, describe_flips
 from parity.lockstep.loop import StepEvent, model_spec, training_steps
 from parity.lockstep.single import SinglePrecisionJudge
-from parity.lockstep.steps import Snapshot, judge_forward, judge_step, take_snapshot, zero_gradient_parameters
+from parity.lockstep.steps import (
+    Snapshot,
+    judge_forward,
+    judge_step,
+    take_snapshot,
+    zero_gradient_parameters,
+)
 from parity.spec.models import ResNetSpec
 from parity.spec.recipe import ResolvedRecipe
 
 FORMAT = 1
 
-# Below this share of the logits' scale, what a net returns hardly depends on its input, and any port of it would pass.
+# Below this share of the logits' scale, what a net returns hardly depends on its input, and any
+# port of it would pass.
 VACUOUS_SPREAD = 1e-6
 
 
@@ -209,7 +217,9 @@ def _start(pair: Pair, findings: Findings) -> bool:
     if unmatched:
         findings.close_step(0, rate=0.0, loss=0.0)
         return False
-    own = pair.injection.candidate_spec(pair.spec) if pair.injection.keeps_own_weights else pair.spec
+    own = (
+        pair.injection.candidate_spec(pair.spec) if pair.injection.keeps_own_weights else pair.spec
+    )
     pair.candidate.load_state(initial_state(own, seed=settings.seed))
     parameters = layer_gap(_parameters(pair.candidate), _parameters(pair.reference))
     findings.add(0, "initial parameters", parameters, bound=0.0)
@@ -227,10 +237,16 @@ def _run_resynced(pair: Pair, findings: Findings, on_step: Callable[[int], None]
     while done < settings.steps:
         before = take_snapshot(pair.reference)
         resync(pair.candidate, before)
-        # A compared step is every `every`-th, and the last; those between only train the reference on.
+        # A compared step is every `every`-th, and the last; those between only train the reference
+        # on.
         stop = min(done + settings.every, settings.steps)
         for event in training_steps(
-            [pair.reference], pair.stream, recipes=[pair.recipe], start=done, stop=stop - 1, digest=digest
+            [pair.reference],
+            pair.stream,
+            recipes=[pair.recipe],
+            start=done,
+            stop=stop - 1,
+            digest=digest,
         ):
             digest = event.digest
         if stop - 1 > done:
@@ -239,7 +255,13 @@ def _run_resynced(pair: Pair, findings: Findings, on_step: Callable[[int], None]
         if done == 0 and single is None:
             _judge_forward(pair, findings, step=stop)
         (event,) = training_steps(
-            pair.nets, pair.stream, recipes=pair.recipes, start=stop - 1, stop=stop, digest=digest, with_gradients=True
+            pair.nets,
+            pair.stream,
+            recipes=pair.recipes,
+            start=stop - 1,
+            stop=stop,
+            digest=digest,
+            with_gradients=True,
         )
         digest, done = event.digest, stop
         if single is None:
@@ -291,7 +313,9 @@ def _run_free(pair: Pair, findings: Findings, on_step: Callable[[int], None]) ->
             bound = bounds.FREE_PARAMETERS if quantity == "parameters" and judged else None
             findings.add(step, quantity, worst, bound=bound)
         control_gaps = {quantity: worst.gap for quantity, worst in drifts.items()}
-        findings.close_step(step, rate=event.rates[0], loss=event.records[0].loss, control=control_gaps)
+        findings.close_step(
+            step, rate=event.rates[0], loss=event.records[0].loss, control=control_gaps
+        )
         if judged:
             before = (take_snapshot(pair.reference), take_snapshot(pair.candidate))
         on_step(step)
@@ -307,8 +331,12 @@ def _free_gaps(reference: Net, candidate: Net, event: StepEvent, *, index: int) 
     losses = event.records[index].loss, event.records[0].loss
     return {
         "loss": Worst(gap=abs(losses[0] - losses[1]), where=""),
-        "running mean": tensor_gap(*states, names=[name for name in buffers if name.endswith("mean")]),
-        "running variance": tensor_gap(*states, names=[name for name in buffers if name.endswith("var")]),
+        "running mean": tensor_gap(
+            *states, names=[name for name in buffers if name.endswith("mean")]
+        ),
+        "running variance": tensor_gap(
+            *states, names=[name for name in buffers if name.endswith("var")]
+        ),
         "parameters": layer_gap(*parameters),
     }
 
@@ -353,7 +381,11 @@ def _concluded(findings: Findings, *, notes: list[str], kink: str | None = None)
     first = findings.first_divergence()
     if first is None:
         until = " up to a ReLU kink" if kink else ""
-        return Outcome(verdict="numerically equivalent", reason=f"every gap is within its bound{until}.", notes=notes)
+        return Outcome(
+            verdict="numerically equivalent",
+            reason=f"every gap is within its bound{until}.",
+            notes=notes,
+        )
     place = f" at {first['where']}" if first["where"] else ""
     when = f"step {first['step']}" if first["step"] else "the start"
     reason = f"first over its bound: {first['quantity']}{place}, {when}."

@@ -71,10 +71,17 @@ class Findings:
         """Hand the gaps of some quantities on to other findings."""
         other._gaps += [entry for entry in self._gaps if entry[1] in quantities]
 
-    def close_step(self, step: int, *, rate: float, loss: float, control: dict[str, float] | None = None) -> None:
+    def close_step(
+        self, step: int, *, rate: float, loss: float, control: dict[str, float] | None = None
+    ) -> None:
         """Finish a step's row of the record."""
         quantities = {name: _to_json(gap) for at, name, gap in self._gaps if at == step}
-        row: dict[str, Any] = {"step": step, "rate": rate, "loss": _finite(loss), "quantities": quantities}
+        row: dict[str, Any] = {
+            "step": step,
+            "rate": rate,
+            "loss": _finite(loss),
+            "quantities": quantities,
+        }
         if control is not None:
             row["control"] = {name: _finite(value) for name, value in control.items()}
         self.rows.append(row)
@@ -84,8 +91,15 @@ class Findings:
         diverging = [entry for entry in self._gaps if entry[2].diverges]
         if not diverging:
             return None
-        step, quantity, gap = min(diverging, key=lambda entry: (entry[0], QUANTITIES.index(entry[1])))
-        return {"step": step, "quantity": quantity, **_to_json(gap), "ratio": _finite(gap.ratio or 0.0)}
+        step, quantity, gap = min(
+            diverging, key=lambda entry: (entry[0], QUANTITIES.index(entry[1]))
+        )
+        return {
+            "step": step,
+            "quantity": quantity,
+            **_to_json(gap),
+            "ratio": _finite(gap.ratio or 0.0),
+        }
 
     def summary(self) -> list[dict[str, Any]]:
         """Return the worst gap of each quantity, relative to its bound, and its growth a step."""
@@ -115,7 +129,7 @@ def _growth(entries: list[tuple[int, Gap]]) -> float | None:
     """Return the factor a step by which the gap grows: a least-squares line through its logarithm."""
     points = [(step, gap.gap) for step, gap in entries if 0.0 < gap.gap < math.inf]
     steps, gaps = np.array(points).reshape(-1, 2).T
-    if len(set(steps)) < 3:  # noqa: PLR2004  # a line through two points says nothing
+    if len(set(steps)) < 3:  # a line through two points says nothing
         return None
     return float(np.exp(np.polyfit(steps, np.log(gaps), 1)[0]))
 

@@ -40,8 +40,8 @@ class Injection:
 def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) -> Injection:
     """Return the injection that `FIELD=VALUE` asks for.
 
-    `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`) or a convention of one layer
-    (`stages.1.blocks.0.bn1.bn_epsilon`).
+    `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`) or a
+    convention of one layer (`stages.1.blocks.0.bn1.bn_epsilon`).
 
     Raises:
         RecipeError: If the field is unknown or the value has the wrong type.
@@ -58,7 +58,11 @@ def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) 
     elif field in optimizer and owner in ("", "optimizer"):
         key = f"optimizer.{field}"
     else:
-        known = [*conventions, *optimizer, *(f"{path}.bn_epsilon" for path in layers if path.endswith("bn"))]
+        known = [
+            *conventions,
+            *optimizer,
+            *(f"{path}.bn_epsilon" for path in layers if path.endswith("bn")),
+        ]
         message = f"--inject {text!r}: field {name!r} not found.{describe_nearest(name, known)}"
         raise RecipeError(message)
     changed = apply_overrides(recipe, [f"{key}={value.strip()}"])
@@ -85,8 +89,10 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
             return "under a constant schedule the current rate is the base rate"
     if field == "stride_offset" and all(_pads_agree(size, conv) for size, conv in _strided(spec)):
         return f"with {_describe_size(spec)} inputs every strided window has the same padding at both ends"
-    if field == "head_bias_init" and injection.layer is None and not any(
-        slot.endswith(".bias") for slot in spec.state_shapes()
+    if (
+        field == "head_bias_init"
+        and injection.layer is None
+        and not any(slot.endswith(".bias") for slot in spec.state_shapes())
     ):
         return "no layer that is drawn carries a bias"
     return None

@@ -33,7 +33,8 @@ class MaskFlips:
 def count_mask_flips(
     nets: Sequence[Net], snapshots: Sequence[Snapshot], images: Array
 ) -> tuple[MaskFlips, ...]:
-    """Return the ReLU layers whose masks differ between two nets in training mode, each from its own snapshot.
+    """Return the ReLU layers whose masks differ between two nets in training mode, each from its
+    own snapshot.
 
     The nets are left as they were.
     """
@@ -52,7 +53,9 @@ def count_mask_flips(
         if turned.any():
             magnitude = max(largest(left[turned]), largest(right[turned])) / largest(left)
             flips.append(
-                MaskFlips(path=path, flipped=int(turned.sum()), units=turned.size, magnitude=magnitude)
+                MaskFlips(
+                    path=path, flipped=int(turned.sum()), units=turned.size, magnitude=magnitude
+                )
             )
     return tuple(flips)
 

@@ -1,10 +1,11 @@
 """Judging a float32 step against float64 and the reference's own rounding noise.
 
-Outputs, loss and running statistics are judged by ratio: the candidate's error against a float64 run of the reference,
-over the largest error of a calibration set (the reference in float32 in both memory formats, with every weight moved by
-one unit in the last place, and over the batch in reverse). Rounding turns ReLU masks, which moves float32 gradients by
-far more than rounding, so gradients, slots and parameters are judged from a float64 re-run of both sides; that float32
-updates follow the rule is judged from each side's own gradients.
+Outputs, loss and running statistics are judged by ratio: the candidate's error against a float64
+run of the reference, over the largest error of a calibration set (the reference in float32 in both
+memory formats, with every weight moved by one unit in the last place, and over the batch in
+reverse). Rounding turns ReLU masks, which moves float32 gradients by far more than rounding, so
+gradients, slots and parameters are judged from a float64 re-run of both sides; that float32 updates
+follow the rule is judged from each side's own gradients.
 """
 
 import dataclasses
@@ -51,7 +52,9 @@ class SinglePrecisionJudge:
     def __init__(self, pair: "Pair") -> None:
         self._pair = pair
         self._double = dataclasses.replace(
-            pair, reference=pair.reference.astype("float64"), candidate=pair.candidate.astype("float64")
+            pair,
+            reference=pair.reference.astype("float64"),
+            candidate=pair.candidate.astype("float64"),
         )
         self._calibration = list(_calibration_nets(pair))
 
@@ -63,7 +66,11 @@ class SinglePrecisionJudge:
         exact = Probe(logits=records[0].logits, buffers=_buffers(self._double.reference))
         noise = [exact_gap(probe, exact) for probe in self._probe(before, event.batch)]
         actual = exact_gap(
-            Probe(logits=event.records[1].logits, buffers=_without(after[1].state, self._pair.candidate)), exact
+            Probe(
+                logits=event.records[1].logits,
+                buffers=_without(after[1].state, self._pair.candidate),
+            ),
+            exact,
         )
         for quantity in actual:
             scale = max(gaps[quantity].gap for gaps in noise)
@@ -86,7 +93,12 @@ class SinglePrecisionJudge:
             for net, rate in zip(self._double.nets, event.rates, strict=True)
         )
         double = Findings()
-        judge_step(double, self._double, dataclasses.replace(event, records=records), before=_widened(before))
+        judge_step(
+            double,
+            self._double,
+            dataclasses.replace(event, records=records),
+            before=_widened(before),
+        )
         double.copy_to(findings, quantities=_FROM_DOUBLE)
         return records
 
@@ -124,7 +136,8 @@ def exact_gap(probe: Probe, exact: Probe) -> dict[str, Worst]:
     for quantity, ending in (("running mean", "running_mean"), ("running variance", "running_var")):
         names = [name for name in exact.buffers if name.endswith(ending)]
         gaps[quantity] = _relative(
-            {name: probe.buffers[name] for name in names}, {name: exact.buffers[name] for name in names}
+            {name: probe.buffers[name] for name in names},
+            {name: exact.buffers[name] for name in names},
         )
     return gaps
 

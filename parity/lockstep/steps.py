@@ -35,7 +35,9 @@ def take_snapshot(net: Net) -> Snapshot:
 def zero_gradient_parameters(spec: ResNetSpec) -> tuple[str, ...]:
     """Return the parameters whose gradient is zero in theory: batch norm takes off what a convolution's bias adds."""
     return tuple(
-        f"{layer.path}.bias" for layer in spec.layers() if isinstance(layer, Conv2d) and layer.use_bias
+        f"{layer.path}.bias"
+        for layer in spec.layers()
+        if isinstance(layer, Conv2d) and layer.use_bias
     )
 
 
@@ -62,7 +64,9 @@ def judge_step(findings: Findings, pair: "Pair", event: "StepEvent", *, before: 
     candidate = take_snapshot(pair.candidate)
     height, width = pair.spec.input_size
     optimizer = pair.recipe.optimizer
-    bound = bounds.step_bounds(step=step, loss=expected.loss, optimizer=optimizer.kind, pixels=height * width)
+    bound = bounds.step_bounds(
+        step=step, loss=expected.loss, optimizer=optimizer.kind, pixels=height * width
+    )
     loss = Worst(gap=_absolute(actual.loss - expected.loss), where="")
     findings.add(step, "loss", loss, bound=bound.loss)
     gradients = layer_gap(actual.gradients, expected.gradients)
@@ -70,13 +74,19 @@ def judge_step(findings: Findings, pair: "Pair", event: "StepEvent", *, before: 
     for quantity, ending in (("running mean", "running_mean"), ("running variance", "running_var")):
         names = [name for name in after.state if name.endswith(ending)]
         findings.add(
-            step, quantity, tensor_gap(candidate.state, after.state, names=names), bound=bound.running_statistics
+            step,
+            quantity,
+            tensor_gap(candidate.state, after.state, names=names),
+            bound=bound.running_statistics,
         )
     for slot, arrays in after.optimizer_state.slots.items():
         worst = layer_gap(candidate.optimizer_state.slots[slot], arrays)
         findings.add(step, "slots", _prefixed(worst, slot), bound=bound.slots)
     findings.add(
-        step, "parameters", _parameter_gap(pair, event, before, after, candidate), bound=bound.parameters
+        step,
+        "parameters",
+        _parameter_gap(pair, event, before, after, candidate),
+        bound=bound.parameters,
     )
     own = (("reference", expected.gradients, after), ("candidate", actual.gradients, candidate))
     for side, side_gradients, snapshot in own:
@@ -106,7 +116,12 @@ def rule_gap(
     """Return how far a net's update is from the float64 update rule on its own gradients."""
     parameters = {name: before.state[name] for name in gradients}
     expected, slots = update_parameters(
-        optimizer, parameters, gradients, before.optimizer_state.slots, rate=rate, step=before.optimizer_state.step
+        optimizer,
+        parameters,
+        gradients,
+        before.optimizer_state.slots,
+        rate=rate,
+        step=before.optimizer_state.step,
     )
     worst = update_gap(after.state, expected, before=before.state, gradients=gradients, rate=rate)
     gaps = [worst, *(layer_gap(after.optimizer_state.slots[slot], slots[slot]) for slot in slots)]

@@ -1,7 +1,8 @@
-"""Training one net under a recipe: a run folder with metrics, checkpoint and weights, resumable at any step.
+"""Training one net under a recipe: a run folder with metrics, checkpoint and weights, resumable at
+any step.
 
-A run folder holds `run.json` (identity, status, result), `metrics.jsonl` (a line an epoch), `checkpoint.safetensors`
-and, once finished, the weights in the framework's own format.
+A run folder holds `run.json` (identity, status, result), `metrics.jsonl` (a line an epoch),
+`checkpoint.safetensors` and, once finished, the weights in the framework's own format.
 """
 
 import contextlib
@@ -166,7 +167,9 @@ class TrainingRun:
         """Where the finished weights lie."""
         return self.folder / WEIGHTS_FILES[self.settings.framework]
 
-    def train(self, *, on_progress: Callable[[Progress], None] = lambda _progress: None) -> dict[str, Any]:
+    def train(
+        self, *, on_progress: Callable[[Progress], None] = lambda _progress: None
+    ) -> dict[str, Any]:
         """Train to the end and return the run's result; an interrupted run can be resumed."""
         with _deferred_interrupt() as interrupt:
             self._train(on_progress, interrupt)
@@ -179,7 +182,12 @@ class TrainingRun:
         self._write_record("running", None)
         saved = started = time.perf_counter()
         events = training_steps(
-            [self.net], self._stream, recipes=[self.recipe], start=self._step, stop=self.steps, digest=self._digest
+            [self.net],
+            self._stream,
+            recipes=[self.recipe],
+            start=self._step,
+            stop=self.steps,
+            digest=self._digest,
         )
         for event in events:
             now = time.perf_counter()
@@ -226,7 +234,10 @@ class TrainingRun:
         return Progress(
             step=self._step,
             steps=self.steps,
-            epoch=min((self._step + self._stream.steps_per_epoch - 1) // self._stream.steps_per_epoch, self.recipe.epochs),
+            epoch=min(
+                (self._step + self._stream.steps_per_epoch - 1) // self._stream.steps_per_epoch,
+                self.recipe.epochs,
+            ),
             loss=self._epoch.loss / images,
             accuracy=self._epoch.correct / images,
             images_per_second=self._epoch.images / max(self._epoch.seconds, 1e-9),
@@ -264,7 +275,9 @@ class TrainingRun:
             "identity": run_identity(self.recipe, self.settings),
             "status": status,
             "stream_digest": self._digest,
-            "parameters": int(sum(np.prod(slot.shape) for slot in slots if slot.role == "parameter")),
+            "parameters": int(
+                sum(np.prod(slot.shape) for slot in slots if slot.role == "parameter")
+            ),
             "model_spec": dataclasses.asdict(self._spec),
             "result": result,
         }
@@ -308,7 +321,9 @@ def read_identity(folder: Path) -> tuple[ResolvedRecipe, RunSettings]:
     """
     record = read_json(folder / RUN_FILE)
     if record.get("format") != FORMAT:
-        message = f"{folder / RUN_FILE}: expected run format {FORMAT}; got {record.get('format')!r}."
+        message = (
+            f"{folder / RUN_FILE}: expected run format {FORMAT}; got {record.get('format')!r}."
+        )
         raise RunError(message)
     identity = record["identity"]
     recipe = build_recipe(identity["recipe"], where=str(folder / RUN_FILE))
@@ -320,7 +335,8 @@ def resume_run(folder: Path, *, stream: BatchStream) -> TrainingRun:
     """Return the run in `folder`, to go on where its checkpoint stands.
 
     Raises:
-        RunError: If the folder holds no unfinished run, or the process would not continue it to the same bits
+        RunError: If the folder holds no unfinished run, or the process would not continue it to the
+        same bits
             (another version, processor or number of threads); all differences are listed.
     """
     recipe, settings = read_identity(folder)

@@ -21,10 +21,10 @@ class Conventions:
         bn_epsilon: Added to the variance under the root.
         conv_init: Name of the convolution weights' initial distribution.
         head_weight_init: Name of the classifier weight's initial distribution.
-        head_bias_init: Name of every bias's initial distribution (the head's, and the convolutions' where they
-            have one): each framework has one rule for both.
-        stride_offset: Which pixel a strided window starts at: `start` pads symmetrically (torch), `end` pads
-            the far side first (Keras `same`).
+        head_bias_init: Name of every bias's initial distribution (the head's, and the convolutions'
+            where they have one): each framework has one rule for both.
+        stride_offset: Which pixel a strided window starts at: `start` pads symmetrically (torch),
+            `end` pads the far side first (Keras `same`).
     """
 
     conv_bias: bool
@@ -41,7 +41,9 @@ class Conventions:
         if not 0.0 < self.stats_decay < 1.0:
             problems.append(f"stats_decay must lie in (0, 1); got {self.stats_decay!r}.")
         if self.bn_variance_correction not in (0, 1):
-            problems.append(f"bn_variance_correction must be 0 or 1; got {self.bn_variance_correction!r}.")
+            problems.append(
+                f"bn_variance_correction must be 0 or 1; got {self.bn_variance_correction!r}."
+            )
         if not self.bn_epsilon > 0.0:
             problems.append(f"bn_epsilon must be > 0; got {self.bn_epsilon!r}.")
         if self.stride_offset not in ("start", "end"):
@@ -62,11 +64,13 @@ class Preset:
 
     Attributes:
         conventions: The eight model fields.
-        decay_scaled_by_lr: Whether decoupled weight decay is multiplied by the current learning rate. Where it is
-            not, the decay per step is `decoupled_decay * lr` at the *base* rate, whatever the schedule does.
-        velocity_holds_lr: Whether SGD's velocity accumulates `lr * gradient` (Keras) or the gradient (torch).
-        epsilon_placement: Adam's epsilon beside the root of the bias-corrected second moment (`corrected`) or of
-            the raw one (`uncorrected`, "epsilon hat").
+        decay_scaled_by_lr: Whether decoupled weight decay is multiplied by the current learning
+            rate. Where it is not, the decay per step is `decoupled_decay * lr` at the *base* rate,
+            whatever the schedule does.
+        velocity_holds_lr: Whether SGD's velocity accumulates `lr * gradient` (Keras) or the
+            gradient (torch).
+        epsilon_placement: Adam's epsilon beside the root of the bias-corrected second moment
+            (`corrected`) or of the raw one (`uncorrected`, "epsilon hat").
     """
 
     conventions: Conventions
@@ -83,7 +87,8 @@ class Preset:
         }
 
 
-# Source: Benchopt ResNet benchmark's table of framework differences (arXiv 2206.13424), PyTorch column.
+# Source: Benchopt ResNet benchmark's table of framework differences (arXiv 2206.13424), PyTorch
+# column.
 TORCH = Preset(
     conventions=Conventions(
         conv_bias=False,
@@ -100,8 +105,9 @@ TORCH = Preset(
     epsilon_placement="corrected",
 )
 
-# Same table, TensorFlow/Keras column. Unscaled decay is TensorFlow Addons' rule; the optimizers built into Keras 3
-# multiply decay by the learning rate as torch's AdamW does (keras 3.15.1, BaseOptimizer._apply_weight_decay).
+# Same table, TensorFlow/Keras column. Unscaled decay is TensorFlow Addons' rule; the optimizers
+# built into Keras 3 multiply decay by the learning rate as torch's AdamW does (keras 3.15.1,
+# BaseOptimizer._apply_weight_decay).
 KERAS = Preset(
     conventions=Conventions(
         conv_bias=True,

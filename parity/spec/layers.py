@@ -1,7 +1,7 @@
 """Layer kinds of the spec: what each layer is called, where it sits, and which arrays it carries.
 
-A layer lists its slots in PyTorch names and layout; conversion, initialization, states and the reference all read
-them from here.
+A layer lists its slots in PyTorch names and layout; conversion, initialization, states and the
+reference all read them from here.
 """
 
 from dataclasses import dataclass

@@ -37,7 +37,9 @@ LossSpec = CrossEntropy
 LOSSES: dict[str, type[CrossEntropy]] = {"cross_entropy": CrossEntropy}
 
 
-def build_targets(spec: LossSpec, labels: NDArray[np.integer], *, classes: int) -> NDArray[np.float64]:
+def build_targets(
+    spec: LossSpec, labels: NDArray[np.integer], *, classes: int
+) -> NDArray[np.float64]:
     """Return target distributions `(n, classes)`: `(1 - s) onehot + s / classes` (Szegedy et al. 2016, eq. 3)."""
     smoothing = spec.label_smoothing
     targets = np.full((len(labels), classes), smoothing / classes)

@@ -15,19 +15,22 @@ Stem = Literal["cifar", "imagenet"]
 # Channels out of a bottleneck per channel of its 3x3 (He et al. 2016, table 1).
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
-# A stem is chosen by the smaller input side where the model's name does not say: CIFAR nets keep the resolution.
+# A stem is chosen by the smaller input side where the model's name does not say: CIFAR nets keep
+# the resolution.
 LARGEST_CIFAR_INPUT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec:
-    """A post-activation ResNet (He et al. 2016); bottlenecks stride on the 3x3, as torchvision's do.
+    """A post-activation ResNet (He et al. 2016); bottlenecks stride on the 3x3, as torchvision's
+    do.
 
     Attributes:
         conventions: Where the frameworks disagree.
         block: `basic` (two 3x3) or `bottleneck` (1x1, 3x3, 1x1 with four times the channels).
         blocks: Number of blocks of each stage; every stage after the first halves the resolution.
-        stem: `cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, then a 3x3 max pool of stride 2).
+        stem: `cifar` (3x3, stride 1) or `imagenet` (7x7, stride 2, then a 3x3 max pool of stride
+            2).
         width: Channels of the stem and of the first stage's 3x3; each later stage doubles them.
         in_channels: Image channels.
         input_size: Image `(height, width)` in pixels.
@@ -81,7 +84,9 @@ class ResNetSpec:
 
     def slots(self) -> dict[str, Slot]:
         """Return every array of the canonical state by `layer path.slot name`."""
-        return {f"{layer.path}.{slot.name}": slot for layer in self.layers() for slot in layer.slots()}
+        return {
+            f"{layer.path}.{slot.name}": slot for layer in self.layers() for slot in layer.slots()
+        }
 
     def state_shapes(self) -> dict[str, Shape]:
         """Return the shape of every array of the canonical state."""
@@ -141,7 +146,9 @@ def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
         yield BatchNorm2d(path=norm, channels=out_channels)
 
     kernel, stride = (3, 1) if spec.stem == "cifar" else (7, 2)
-    yield from conv_bn("stem.conv", "stem.bn", spec.in_channels, spec.width, kernel=kernel, stride=stride)
+    yield from conv_bn(
+        "stem.conv", "stem.bn", spec.in_channels, spec.width, kernel=kernel, stride=stride
+    )
     for block in block_specs(spec):
         path, width, stride = block.path, block.width, block.stride
         widths = [(width, 3, stride), (width, 3, 1)]
@@ -150,7 +157,12 @@ def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
         channels = block.in_channels
         for index, (out_channels, kernel, step) in enumerate(widths, start=1):
             yield from conv_bn(
-                f"{path}.conv{index}", f"{path}.bn{index}", channels, out_channels, kernel=kernel, stride=step
+                f"{path}.conv{index}",
+                f"{path}.bn{index}",
+                channels,
+                out_channels,
+                kernel=kernel,
+                stride=step,
             )
             channels = out_channels
         if block.has_projection:
@@ -182,7 +194,8 @@ def resnet_spec(
     input_size: tuple[int, int],
     classes: int,
 ) -> ResNetSpec:
-    """Return the spec of a model by name, such as `resnet20`, `resnet8:width=32` or `resnet18:stem=imagenet`.
+    """Return the spec of a model by name, such as `resnet20`, `resnet8:width=32` or
+    `resnet18:stem=imagenet`.
 
     Without `stem=`, the ImageNet depths take the CIFAR stem for inputs of at most 64 pixels.
 
@@ -213,7 +226,9 @@ def _parse_options(name: str, options: str) -> dict[str, str]:
     for option in filter(None, options.split(",")):
         key, separator, value = option.partition("=")
         if not separator or key not in ("width", "stem"):
-            message = f"model {name!r}: option {option!r} must be width=CHANNELS or stem=cifar|imagenet."
+            message = (
+                f"model {name!r}: option {option!r} must be width=CHANNELS or stem=cifar|imagenet."
+            )
             raise SpecError(message)
         if key == "width" and not re.fullmatch(r"[1-9][0-9]*", value):
             message = f"model {name!r}: width must be a whole number >= 1; got {value!r}."

@@ -1,4 +1,5 @@
-"""Optimizer specs: every hyper-parameter and every form on which the frameworks differ, with no default.
+"""Optimizer specs: every hyper-parameter and every form on which the frameworks differ, with no
+default.
 
 Update rules are stated in `parity.reference.optimizers`, which both twins follow.
 """
@@ -42,8 +43,10 @@ class Sgd:
         nesterov: Whether the step looks ahead along the new velocity.
         l2: Coupled penalty, added to the gradient as `l2 * parameter`.
         decoupled_decay: Fraction taken off the parameter beside the gradient step.
-        decay_scaled_by_lr: Whether the current rate multiplies `decoupled_decay`; otherwise the base rate does.
-        velocity_holds_lr: Whether the velocity accumulates `-lr * gradient` (Keras) or the gradient (torch).
+        decay_scaled_by_lr: Whether the current rate multiplies `decoupled_decay`; otherwise the
+            base rate does.
+        velocity_holds_lr: Whether the velocity accumulates `-lr * gradient` (Keras) or the gradient
+            (torch).
     """
 
     kind: Literal["sgd"] = "sgd"
@@ -75,11 +78,12 @@ class Adam:
         beta1: Decay of the first moment.
         beta2: Decay of the second moment.
         epsilon: Floor of the denominator.
-        epsilon_placement: Beside the root of the bias-corrected second moment (`corrected`, torch) or of the raw
-            one (`uncorrected`, Keras).
+        epsilon_placement: Beside the root of the bias-corrected second moment (`corrected`, torch)
+            or of the raw one (`uncorrected`, Keras).
         l2: Coupled penalty, added to the gradient as `l2 * parameter`.
         decoupled_decay: Fraction taken off the parameter beside the gradient step.
-        decay_scaled_by_lr: Whether the current rate multiplies `decoupled_decay`; otherwise the base rate does.
+        decay_scaled_by_lr: Whether the current rate multiplies `decoupled_decay`; otherwise the
+            base rate does.
     """
 
     kind: Literal["adam"] = "adam"
@@ -93,7 +97,9 @@ class Adam:
     decay_scaled_by_lr: bool
 
     def __post_init__(self) -> None:
-        problems = _negative(self, "lr", "l2", "decoupled_decay") + _outside_unit(self, "beta1", "beta2")
+        problems = _negative(self, "lr", "l2", "decoupled_decay") + _outside_unit(
+            self, "beta1", "beta2"
+        )
         if not self.epsilon > 0.0:
             problems.append(f"epsilon must be > 0; got {self.epsilon!r}.")
         if self.epsilon_placement not in ("corrected", "uncorrected"):
@@ -112,7 +118,8 @@ OPTIMIZERS: dict[str, type[Sgd] | type[Adam]] = {"sgd": Sgd, "adam": Adam}
 
 
 def decay_rate(spec: OptimizerSpec, *, rate: float) -> float:
-    """Return the fraction that decoupled decay takes off each parameter at a step with learning rate `rate`.
+    """Return the fraction that decoupled decay takes off each parameter at a step with learning
+    rate `rate`.
 
     >>> from dataclasses import replace
     >>> scaled = Sgd(lr=0.1, momentum=0.0, nesterov=False, l2=0.0, decoupled_decay=0.5,

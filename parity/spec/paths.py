@@ -1,7 +1,7 @@
 """Layer paths: dotted in PyTorch and everywhere a user looks, dashed in Keras layer names.
 
-Keras on torch refuses dots in layer names, on tensorflow colons, everywhere slashes; dashes pass on all three
-(keras 3.15.1, tensorflow 2.21.0, jax 0.10.2, torch 2.13.0).
+Keras on torch refuses dots in layer names, on tensorflow colons, everywhere slashes; dashes pass on
+all three (keras 3.15.1, tensorflow 2.21.0, jax 0.10.2, torch 2.13.0).
 """
 
 import re
@@ -31,6 +31,8 @@ def layer_path(name: str) -> str:
     """
     path = name.replace("-", ".")
     if "." in name or not _PATH.fullmatch(path):
-        message = f"Keras layer name {name!r}: expected letters, digits and underscores joined by dashes."
+        message = (
+            f"Keras layer name {name!r}: expected letters, digits and underscores joined by dashes."
+        )
         raise SpecError(message)
     return path

@@ -1,7 +1,9 @@
-"""Recipes: complete, strict TOML files that define a training, and the overrides a command applies to them.
+"""Recipes: complete, strict TOML files that define a training, and the overrides a command applies
+to them.
 
-A recipe names every key; a table `[data.NAME]` replaces what depends on the data set. Resolving a recipe for one data
-set gives a `ResolvedRecipe`, which is what runs, is stored, hashed and compared.
+A recipe names every key; a table `[data.NAME]` replaces what depends on the data set. Resolving a
+recipe for one data set gives a `ResolvedRecipe`, which is what runs, is stored, hashed and
+compared.
 """
 
 import dataclasses
@@ -62,7 +64,8 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResolvedRecipe:
-    """A training procedure for one data set, with nothing left to decide but the seed and the framework.
+    """A training procedure for one data set, with nothing left to decide but the seed and the
+    framework.
 
     Attributes:
         name: Of the recipe file.
@@ -127,10 +130,12 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def load_recipe(name: str, *, data: str, overrides: Sequence[str] = ()) -> ResolvedRecipe:
-    """Read a recipe by name or `.toml` path, apply its table for `data`, then `key=value` overrides.
+    """Read a recipe by name or `.toml` path, apply its table for `data`, then `key=value`
+    overrides.
 
     Raises:
-        RecipeError: If the recipe is not found, is no TOML, or has a missing, unknown or wrong key or value; all
+        RecipeError: If the recipe is not found, is no TOML, or has a missing, unknown or wrong key
+        or value; all
             problems of a kind are listed.
     """
     path = Path(name) if name.endswith(".toml") else RECIPE_FOLDER / f"{name}.toml"
@@ -185,7 +190,12 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
             message = f"{where}: {key}.kind must be one of {', '.join(kinds)}; got {kind!r}."
             raise RecipeError(message)
         values[key] = _build_table(kinds[kind], values[key], where=where, prefix=f"{key}.")
-    simple = {"conventions": Conventions, "augment": Augment, "schedule": Schedule, "evaluation": Evaluation}
+    simple = {
+        "conventions": Conventions,
+        "augment": Augment,
+        "schedule": Schedule,
+        "evaluation": Evaluation,
+    }
     for key, cls in simple.items():
         if not isinstance(values.get(key), Mapping):
             message = f"{where}: {key} must be a table; got {values.get(key)!r}."
@@ -227,7 +237,12 @@ def _with_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
     *parents, leaf = key.split(".")
     for parent in parents:
         owner = owner.get(parent) if isinstance(owner, Mapping) else None
-    if key in ("name", "data") or not isinstance(owner, Mapping) or leaf not in owner or isinstance(owner[leaf], Mapping):
+    if (
+        key in ("name", "data")
+        or not isinstance(owner, Mapping)
+        or leaf not in owner
+        or isinstance(owner[leaf], Mapping)
+    ):
         known = [*_leaf_keys(table), "preset"]
         message = f"--set {override!r}: key {key!r} not found.{describe_nearest(key, known)}"
         raise RecipeError(message)
@@ -240,17 +255,27 @@ def _with_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
 def _with_preset(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     name = name.strip("'\"")
     if name not in PRESETS:
-        message = f"--set preset={name}: preset {name!r} not found.{describe_nearest(name, PRESETS)}"
+        message = (
+            f"--set preset={name}: preset {name!r} not found.{describe_nearest(name, PRESETS)}"
+        )
         raise RecipeError(message)
     preset = PRESETS[name]
-    forms = {key: value for key, value in preset.optimizer_forms().items() if key in table["optimizer"]}
-    return _merged(table, {"conventions": dataclasses.asdict(preset.conventions), "optimizer": forms})
+    forms = {
+        key: value for key, value in preset.optimizer_forms().items() if key in table["optimizer"]
+    }
+    return _merged(
+        table, {"conventions": dataclasses.asdict(preset.conventions), "optimizer": forms}
+    )
 
 
 def _leaf_keys(table: Mapping[str, Any], prefix: str = "") -> list[str]:
     keys = []
     for key, value in table.items():
-        keys += _leaf_keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"]
+        keys += (
+            _leaf_keys(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else [f"{prefix}{key}"]
+        )
     return [key for key in keys if key not in ("name", "data")]
 
 
@@ -261,7 +286,9 @@ def _parse_value(text: str) -> Any:  # noqa: ANN401  # a TOML value has no narro
         return text  # a bare word is a string, as a shell user types it; the field's type decides
 
 
-def _require_keys(table: Mapping[str, Any], expected: Sequence[str], *, where: str, prefix: str) -> None:
+def _require_keys(
+    table: Mapping[str, Any], expected: Sequence[str], *, where: str, prefix: str
+) -> None:
     missing = [f"{prefix}{key}" for key in expected if key not in table]
     if missing:
         message = f"{where}: {len(missing)} keys missing ({', '.join(missing)}). A recipe names every key."
@@ -269,7 +296,9 @@ def _require_keys(table: Mapping[str, Any], expected: Sequence[str], *, where: s
     _require_known(table, expected, where=where, prefix=prefix)
 
 
-def _require_known(table: Mapping[str, Any], known: Sequence[str], *, where: str, prefix: str) -> None:
+def _require_known(
+    table: Mapping[str, Any], known: Sequence[str], *, where: str, prefix: str
+) -> None:
     if not isinstance(table, Mapping):
         message = f"{where}: {prefix.rstrip('.')} must be a table; got {table!r}."
         raise RecipeError(message)
@@ -300,7 +329,8 @@ def _build_table(cls: type, table: Mapping[str, Any], *, where: str, prefix: str
 
 
 def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # noqa: ANN401
-    """Return what is wrong with a value's type, or None; an int is never taken for a float or a bool.
+    """Return what is wrong with a value's type, or None; an int is never taken for a float or a
+    bool.
 
     >>> describe_wrong_type("optimizer.momentum", 0, float)
     'optimizer.momentum must be a float; got 0 (int). Write 0.0.'

@@ -23,7 +23,11 @@ ADAM = Adam(
 
 def tiny_spec(preset=TORCH):
     return resnet_spec(
-        "resnet8:width=3", conventions=preset.conventions, in_channels=2, input_size=(7, 6), classes=3
+        "resnet8:width=3",
+        conventions=preset.conventions,
+        in_channels=2,
+        input_size=(7, 6),
+        classes=3,
     )
 
 
@@ -32,7 +36,9 @@ def tiny_batch(spec, *, seed=0, size=5):
     labels = generator.integers(0, spec.classes, size)
     loss = CrossEntropy(label_smoothing=0.1, reduction="mean")
     return Batch(
-        images=generator.standard_normal((size, *spec.input_size, spec.in_channels)).astype(np.float32),
+        images=generator.standard_normal((size, *spec.input_size, spec.in_channels)).astype(
+            np.float32
+        ),
         labels=labels,
         targets=build_targets(loss, labels, classes=spec.classes),
     )
@@ -92,7 +98,9 @@ def test_optimizer_state_counts_steps_and_names_every_parameter(net):
 
     assert optimizer_state.step == 1
     assert set(optimizer_state.slots) == {"exp_avg", "exp_avg_sq"}
-    assert all(set(arrays) == set(net.parameter_names()) for arrays in optimizer_state.slots.values())
+    assert all(
+        set(arrays) == set(net.parameter_names()) for arrays in optimizer_state.slots.values()
+    )
 
 
 @pytest.mark.backend

@@ -49,7 +49,11 @@ def test_one_process_keeps_one_backend():
 
 def test_float32_nets_stay_float32_after_float64_ones():
     spec = resnet_spec(
-        "resnet8:width=2", conventions=TORCH.conventions, in_channels=1, input_size=(6, 6), classes=2
+        "resnet8:width=2",
+        conventions=TORCH.conventions,
+        in_channels=1,
+        input_size=(6, 6),
+        classes=2,
     )
     build_twin("keras", spec, dtype="float64")
 

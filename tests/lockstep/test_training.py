@@ -15,7 +15,11 @@ from parity.lockstep.training import describe_changes, resume_run, start_run
 
 def tiny_run(folder, *, framework="torch", epochs=2, overrides=()):
     recipe = resolve(
-        "best_sgd", data="synthetic", model="resnet8:width=2", epochs=epochs, overrides=["batch_size=128", *overrides]
+        "best_sgd",
+        data="synthetic",
+        model="resnet8:width=2",
+        epochs=epochs,
+        overrides=["batch_size=128", *overrides],
     )
     stream = open_stream(recipe, seed=1, folder=None, download=False)
     settings = make_settings(framework, seed=1, dtype="float32", device="cpu", keras_backend=None)
@@ -49,7 +53,9 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, framework, killed_at):
     resumed.train()
 
     assert state_digest(resumed.net.state()) == state_digest(whole.net.state())
-    records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "broken")]
+    records = [
+        json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "broken")
+    ]
     assert records[0]["stream_digest"] == records[1]["stream_digest"]
 
 
@@ -65,7 +71,10 @@ def test_metrics_hold_one_line_an_epoch_after_a_resume(tmp_path):
 
 
 def test_frameworks_see_the_same_data(tmp_path):
-    runs = [tiny_run(tmp_path / framework, framework=framework, epochs=1)[0] for framework in ("torch", "keras")]
+    runs = [
+        tiny_run(tmp_path / framework, framework=framework, epochs=1)[0]
+        for framework in ("torch", "keras")
+    ]
     for run in runs:
         run.train()
 

@@ -27,7 +27,9 @@ class JaxEngine:
 
     def gradients(self, images: Array, targets: Array) -> Outcome:
         """See `Engine.gradients`."""
-        loss, logits, buffers, gradients = self._compiled_backward(*self._variables(), images, targets)
+        loss, logits, buffers, gradients = self._compiled_backward(
+            *self._variables(), images, targets
+        )
         _assign(self._model.non_trainable_variables, buffers)
         return _to_numpy(loss, logits, gradients)
 
@@ -67,7 +69,14 @@ class JaxEngine:
         return loss, logits, moved, gradients
 
     def _step(
-        self, parameters: Any, buffers: Any, slots: Any, images: Any, targets: Any, *, with_gradients: bool
+        self,
+        parameters: Any,
+        buffers: Any,
+        slots: Any,
+        images: Any,
+        targets: Any,
+        *,
+        with_gradients: bool,
     ) -> Any:  # noqa: ANN401  # jax arrays
         loss, logits, buffers, gradients = self._backward(parameters, buffers, images, targets)
         parameters, slots = self._optimizer.stateless_apply(slots, gradients, parameters)

@@ -14,7 +14,9 @@ class TensorflowEngine:
     def __init__(self, model: Any, *, loss: Any, optimizer: Any) -> None:  # noqa: ANN401  # Keras's objects
         self._model, self._loss, self._optimizer = model, loss, optimizer
         self._compiled = {
-            with_gradients: tf.function(self._step(with_gradients=with_gradients), jit_compile=False)
+            with_gradients: tf.function(
+                self._step(with_gradients=with_gradients), jit_compile=False
+            )
             for with_gradients in (False, True)
         }
         self._compiled_backward = tf.function(self._backward, jit_compile=False)

@@ -41,7 +41,9 @@ class TorchEngine:
     def outputs(self, model: Any, images: Array, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
         """See `Engine.outputs`."""
         with torch.no_grad():
-            return [_copied(output) for output in model(torch.from_numpy(images), training=training)]
+            return [
+                _copied(output) for output in model(torch.from_numpy(images), training=training)
+            ]
 
     def _backward(self, images: Array, targets: Array) -> tuple[Any, Any, list[Any]]:
         self._model.zero_grad()
