@@ -1,11 +1,9 @@
-"""The command `python -m conversion`: one conversion, its report, and an exit code.
+"""The command `python -m conversion`: one conversion and its report.
 
-Exit codes: 0 done; 1 verification found a difference; 2 bad input or usage; 70 internal error;
-130 interrupted. An error is one line on the error stream.
+Exit codes are in `parity.exits`; 1 says that verification found a difference.
 """
 
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,16 +14,11 @@ from rich.console import Console
 from conversion.convert import convert_checkpoint
 from conversion.models import run_spec
 from conversion.report import render_report
-from parity.errors import DivergenceError, ParityError
+from parity.exits import run_app
 from parity.spec.models import MODELS
-
-DONE, DIFFERENT, BAD_INPUT, INTERNAL, INTERRUPTED = 0, 1, 2, 70, 130
 
 # Columns of the report where no terminal says how many there are.
 _WIDTH_IN_FILES = 160
-
-# typer's own base of errors in the command line; older versions take it from click.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -90,31 +83,5 @@ def convert(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    try:
-        # typer answers an interruption with its code, or in older versions with Abort.
-        outcome = app(list(arguments) if arguments is not None else None, standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        outcome = INTERRUPTED
-    except DivergenceError as error:
-        return _fail(str(error), code=DIFFERENT)
-    except ParityError as error:
-        return _fail(str(error), code=BAD_INPUT)
-    except _UsageError as error:
-        return _fail(_describe_usage(error), code=BAD_INPUT)
-    except Exception as error:
-        traceback.print_exc()
-        return _fail(f"internal: {type(error).__name__}: {error}", code=INTERNAL)
-    if outcome == INTERRUPTED:
-        return _fail("interrupted; nothing was written.", code=INTERRUPTED)
-    return DONE
-
-
-def _describe_usage(error: Exception) -> str:
-    describe = getattr(error, "format_message", None)
-    text = str(describe() if describe else error)
-    return f"{text} See python -m conversion --help."
-
-
-def _fail(message: str, *, code: int) -> int:
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
-    return code
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_app(app, given, prog_name="python -m conversion")

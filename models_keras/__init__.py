@@ -1,4 +1,7 @@
-"""The Keras twins: ordinary functional models built from a spec. Imports keras, `parity.spec` and `parity.errors`."""
+"""The Keras twins: ordinary functional models built from a spec.
+
+Imports keras, `parity.spec` and `parity.errors`.
+"""
 
 from models_keras.losses import build_loss
 from models_keras.optimizers import build_optimizer

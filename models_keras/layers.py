@@ -65,7 +65,10 @@ def batch_norm2d(
 
 
 def max_pool2d(path: str, *, stride_offset: StrideOffset) -> Apply:
-    """Return the 3x3 max pool of stride 2; `path` names the layer where the framework names layers itself."""
+    """Return the 3x3 max pool of stride 2.
+
+    `path` names the layer where the framework names layers itself.
+    """
     name = keras_name(path)
     if stride_offset == "end":
         return keras.layers.MaxPooling2D(3, strides=2, padding="same", name=name)
@@ -96,9 +99,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         """Return `inputs` normalized; in training mode the running statistics move."""
         if not training or not self.trainable:
             return super().call(inputs, training=training, mask=mask)
-        before = (
-            ops.convert_to_tensor(self.moving_variance) * 1.0
-        )  # a copy: torch tensors alias their variable
+        # The product makes a copy: on the torch backend tensors alias their variable.
+        before = ops.convert_to_tensor(self.moving_variance) * 1.0
         outputs = super().call(inputs, training=training, mask=mask)
         # Keras stored decay * before + (1 - decay) * v: raise v to v * n / (n - 1).
         moved = self.moving_variance - before * self.momentum
@@ -114,7 +116,10 @@ def _count(inputs: Tensor, *, dtype: str) -> Tensor:
         for size in sizes:
             count *= size
         if count == 1:
-            message = f"batch norm: expected more than 1 value per channel in training; got {inputs.shape}."
+            message = (
+                "batch norm: expected more than 1 value per channel in training; "
+                f"got {inputs.shape}."
+            )
             raise SpecError(message)
         return float(count)
     count = 1

@@ -18,7 +18,10 @@ Tensor = Any
 
 
 def build_optimizer(spec: OptimizerSpec, *, model: keras.Model) -> keras.Optimizer:
-    """Return the optimizer, built on `model`'s trained variables; the learning rate is `learning_rate`."""
+    """Return the optimizer, built on `model`'s trained variables.
+
+    The learning rate is its `learning_rate`.
+    """
     optimizer = Sgd(spec) if isinstance(spec, specs.Sgd) else Adam(spec)
     optimizer.build(model.trainable_variables)
     return optimizer
@@ -35,7 +38,7 @@ def _decayed(spec: OptimizerSpec, variable: Tensor, rate: Tensor) -> Tensor:
 
 @keras.saving.register_keras_serializable(package="models_keras")
 class Sgd(keras.optimizers.SGD):
-    """SGD with coupled or decoupled decay, and a velocity with or without the learning rate in it."""
+    """SGD with coupled or decoupled decay; its velocity may hold the learning rate."""
 
     def __init__(self, spec: specs.Sgd | dict[str, Any], **kwargs: Any) -> None:  # noqa: ANN401  # Keras's own
         form = specs.Sgd(**spec) if isinstance(spec, dict) else spec
@@ -55,8 +58,7 @@ class Sgd(keras.optimizers.SGD):
         gradient = ops.cast(gradient, variable.dtype)
         if spec.l2:
             gradient = gradient + ops.convert_to_tensor(variable) * spec.l2
-        # Keras's velocity is a displacement, torch's a sum of gradients; the step scales the
-        # latter.
+        # Keras's velocity is a displacement, torch's a sum of gradients that the step scales.
         change = gradient * -rate if spec.velocity_holds_lr else gradient
         step = change
         if spec.momentum:

@@ -1,4 +1,7 @@
-"""The PyTorch twins: ordinary modules built from a spec. Imports torch, `parity.spec` and `parity.errors`."""
+"""The PyTorch twins: ordinary modules built from a spec.
+
+Imports torch, `parity.spec` and `parity.errors`.
+"""
 
 from models_torch.losses import build_loss
 from models_torch.optimizers import build_optimizer

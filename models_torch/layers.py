@@ -51,7 +51,10 @@ def batch_norm2d(layer: spec_layers.BatchNorm2d, *, conventions: Conventions) ->
 
 
 def max_pool2d(path: str, *, stride_offset: StrideOffset) -> nn.Module:
-    """Return the 3x3 max pool of stride 2; `path` names the layer where the framework names layers itself."""
+    """Return the 3x3 max pool of stride 2.
+
+    `path` names the layer where the framework names layers itself.
+    """
     del path  # a PyTorch module is named by the attribute that holds it
     return (
         nn.MaxPool2d(3, stride=2, padding=1)
@@ -79,7 +82,7 @@ class EndPaddedConv2d(nn.Conv2d):
 
 
 class EndPaddedMaxPool2d(nn.MaxPool2d):
-    """A strided max pool that pads the far side first with minus infinity, as Keras's `same` does."""
+    """A strided max pool with minus infinity on the far side first, as Keras's `same` does."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(n, c, ceil(h / stride), ceil(w / stride))`."""
@@ -88,11 +91,12 @@ class EndPaddedMaxPool2d(nn.MaxPool2d):
 
 
 def end_pads(x: Tensor, *, kernel: int, stride: int) -> tuple[int, int, int, int]:
-    """Return the `same` pads of `(n, c, h, w)` in the order `functional.pad` takes: left, right,
-    top, bottom.
+    """Return the `same` pads of `(n, c, h, w)` in the order of `functional.pad`.
 
-    Source: tensorflow 2.21.0, `tf.nn` padding notes: total = max((ceil(size / stride) - 1) stride +
-    kernel - size, 0).
+    The order is left, right, top, bottom.
+
+    Source: tensorflow 2.21.0, `tf.nn` padding notes:
+    total = max((ceil(size / stride) - 1) stride + kernel - size, 0).
     """
     pads: list[int] = []
     for size in (x.shape[3], x.shape[2]):
@@ -117,13 +121,13 @@ class BatchNorm2d(nn.BatchNorm2d):
             updated,
             self.weight,
             self.bias,
-            True,
-            self.momentum,
-            self.eps,  # torch's signature
+            training=True,
+            momentum=self.momentum,
+            eps=self.eps,
         )
         with torch.no_grad():
-            # torch stored decay * before + (1 - decay) * v * n / (n - 1): take the surplus v / (n -
-            # 1) off again.
+            # torch stored decay * before + (1 - decay) * v * n / (n - 1): take the surplus
+            # (1 - decay) * v / (n - 1) off again.
             moved = updated - (1.0 - self.momentum) * self.running_var
             self.running_var.copy_(updated - moved / (x.numel() // x.shape[1]))
             self.num_batches_tracked += 1

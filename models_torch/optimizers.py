@@ -3,8 +3,8 @@
 Mirrors `models_keras.optimizers`. The rules are stated in `parity.reference.optimizers`.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,10 @@ from parity.spec.optimizers import OptimizerSpec, decay_rate
 
 
 def build_optimizer(spec: OptimizerSpec, *, model: nn.Module) -> torch.optim.Optimizer:
-    """Return the optimizer of `model`'s trained parameters; the learning rate is `param_groups[0]["lr"]`."""
+    """Return the optimizer of `model`'s trained parameters.
+
+    The learning rate is `param_groups[0]["lr"]`.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if isinstance(spec, specs.Sgd):
         return _build_sgd(spec, parameters)
@@ -42,41 +45,42 @@ def _build_adam(spec: specs.Adam, parameters: list[nn.Parameter]) -> torch.optim
     return Adam(parameters, spec=spec)
 
 
-class _SpecOptimizer(torch.optim.Optimizer):
+class _SpecOptimizer(torch.optim.Optimizer, ABC):
     """An optimizer whose update rule reads a spec."""
 
-    def __init__(self, parameters: Iterable[Tensor], *, spec: Any) -> None:  # noqa: ANN401  # Sgd or Adam
+    def __init__(self, parameters: Iterable[Tensor], *, spec: OptimizerSpec) -> None:
         super().__init__(parameters, {"lr": spec.lr})
         self.spec = spec
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Update every parameter that has a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    gradient = parameter.grad + self.spec.l2 * parameter
-                    parameter.mul_(1.0 - decay_rate(self.spec, rate=group["lr"]))
-                    self.update(parameter, gradient, rate=group["lr"])
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        gradient = parameter.grad + self.spec.l2 * parameter
+                        parameter.mul_(1.0 - decay_rate(self.spec, rate=group["lr"]))
+                        self.update(parameter, gradient, rate=group["lr"])
         return loss
 
+    @abstractmethod
     def update(self, parameter: Tensor, gradient: Tensor, *, rate: float) -> None:
         """Move one parameter along one gradient."""
-        raise TypeError(type(self).__name__)
 
 
 class Sgd(_SpecOptimizer):
     """SGD with decoupled decay, or with a velocity that holds the learning rate."""
 
+    spec: specs.Sgd
+
     def update(self, parameter: Tensor, gradient: Tensor, *, rate: float) -> None:
         """Move one parameter along one gradient."""
         spec = self.spec
-        # Keras's velocity is a displacement, torch's a sum of gradients; the step scales the
-        # latter.
+        # Keras's velocity is a displacement, torch's a sum of gradients that the step scales.
         change = gradient * -rate if spec.velocity_holds_lr else gradient
         step = change
         if spec.momentum:
@@ -89,6 +93,8 @@ class Sgd(_SpecOptimizer):
 
 class Adam(_SpecOptimizer):
     """Adam with either placement of epsilon and either form of decoupled decay."""
+
+    spec: specs.Adam
 
     def update(self, parameter: Tensor, gradient: Tensor, *, rate: float) -> None:
         """Move one parameter along one gradient."""

@@ -68,7 +68,7 @@ class Stage(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two or three convolutions, each with batch norm, added to a shortcut; ReLU after the addition."""
+    """Two or three convolutions with batch norm, added to a shortcut; ReLU after the addition."""
 
     def __init__(self, block: BlockSpec, *, spec: ResNetSpec) -> None:
         super().__init__()

@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 
 
 class ParityError(Exception):
-    """Base of every error that a caller can cause; commands print it in one line and exit with code 2."""
+    """Base of every error that a caller can cause.
+
+    Commands print it in one line and exit with code 2.
+    """
 
 
 class SpecError(ParityError, ValueError):
@@ -45,8 +48,7 @@ class DivergenceError(ParityError, AssertionError):
 
 
 def describe_nearest(name: str, known: Iterable[str]) -> str:
-    """Return `" Nearest: x."` for the known name closest to `name`, or all known names if none is
-    close.
+    """Return `" Nearest: x."` for the known name closest to `name`, or all names if none is close.
 
     >>> describe_nearest("best_sdg", ["best_sgd", "adam"])
     ' Nearest: best_sgd.'

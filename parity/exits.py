@@ -1,14 +1,14 @@
-"""Exit codes of every command, and the one place where an exception becomes one. Imports typer and
-`parity.errors`.
+"""Exit codes of every command, and the one place where an exception becomes one.
 
 0 done or equivalent; 1 diverges, different, not the same function; 2 bad input or usage; 3 vacuous,
-inconclusive or not compared; 70 internal error; 130 interrupted.
+inconclusive or not compared; 70 internal error; 130 interrupted. Imports typer and `parity.errors`.
 """
 
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -23,25 +23,42 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 def run_app(app: typer.Typer, arguments: Sequence[str], *, prog_name: str) -> int:
     """Run a command line and return its exit code; an error that a user can cause is one line."""
     try:
-        code = app(list(arguments), prog_name=prog_name, standalone_mode=False)
+        outcome = app(list(arguments), prog_name=prog_name, standalone_mode=False)
     except _UsageError as error:
-        error.show()  # type: ignore[attr-defined]  # click's method
-        return BAD_INPUT
+        return _fail(_describe_usage(error, prog_name=prog_name), code=BAD_INPUT)
     except DivergenceError as error:
-        sys.stderr.write(f"different: {error}\n")
-        return DIFFERENT
+        return _fail(f"different: {_one_line(error)}", code=DIFFERENT)
     except ParityError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return BAD_INPUT
+        return _fail(f"error: {_one_line(error)}", code=BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted\n")
-        return INTERRUPTED
+        return _fail("interrupted", code=INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has closed it: nothing more can be said, and that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception:  # the outermost handler: anything else is a defect of ours
         traceback.print_exc()
-        sys.stderr.write("internal error: this is a defect of the toolkit, not of the input.\n")
-        return INTERNAL
-    return code if isinstance(code, int) else DONE
+        return _fail(
+            "internal error: this is a defect of the toolkit, not of the input.", code=INTERNAL
+        )
+    if outcome == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+        return _fail("interrupted", code=INTERRUPTED)
+    return outcome if isinstance(outcome, int) else DONE
+
+
+def _describe_usage(error: Any, *, prog_name: str) -> str:  # noqa: ANN401  # click's class
+    text: str = error.format_message()
+    if text.lstrip().startswith("Usage:"):
+        return text  # the help of a command line that was given no arguments
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else prog_name
+    return f"error: {_one_line(text)} See {command} --help."
+
+
+def _one_line(text: object) -> str:
+    return " ".join(filter(None, map(str.strip, str(text).splitlines())))
+
+
+def _fail(message: str, *, code: int) -> int:
+    sys.stderr.write(f"{message}\n")
+    return code

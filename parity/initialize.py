@@ -17,11 +17,9 @@ Array = NDArray[np.floating]
 
 
 def initial_state(spec: ResNetSpec, *, seed: int) -> dict[str, NDArray[np.float32]]:
-    """Return every parameter and buffer of `spec` by `layer path.slot name`, in PyTorch layout,
-    float32.
+    """Return every parameter and buffer of `spec` by `layer path.slot name`, in PyTorch layout.
 
-    Each array has a stream of its own, keyed by seed and name, so adding a layer changes no other
-    layer.
+    Each array has a stream of its own, keyed by seed and name: adding a layer changes no other one.
     """
     return {
         f"{layer.path}.{slot.name}": _initial_array(layer, slot, spec.conventions, seed=seed)

@@ -1,8 +1,9 @@
 """Keyed random streams: the same key gives the same numbers, whoever drew before.
 
 One array a purpose, indexed by sample: `stream(seed, "flip", epoch)` yields all flips of an epoch,
-and a batch reads its rows. So both twins, and a resumed run, see the same draws. Imports numpy
-only.
+and a batch reads its rows. So both twins, and a resumed run, see the same draws.
+
+Imports numpy only.
 """
 
 import hashlib
@@ -11,8 +12,7 @@ import numpy as np
 
 
 def stream(seed: int, purpose: str, *keys: int | str) -> np.random.Generator:
-    """Return the generator of `(seed, purpose, *keys)`, a counter-based Philox keyed by their
-    SHA-256.
+    """Return the generator of `(seed, purpose, *keys)`: Philox, keyed by their SHA-256.
 
     >>> bool((stream(0, "flip", 3).random(4) == stream(0, "flip", 3).random(4)).all())
     True

@@ -53,8 +53,8 @@ def select_keras_backend(backend: str | None) -> str:
         raise ParityError(message)
     if imported not in (None, chosen):
         message = (
-            f"Keras backend: {chosen!r} asked for, but this process already runs Keras on {imported!r}. "
-            "A process has one backend: start another."
+            f"Keras backend: {chosen!r} asked for, but this process already runs Keras on "
+            f"{imported!r}. A process has one backend: start another."
         )
         raise ParityError(message)
     require_framework("keras", extra="keras")
@@ -66,15 +66,25 @@ def select_keras_backend(backend: str | None) -> str:
 
 
 def _import_keras(backend: str) -> None:
-    # torch and tensorflow both ship OpenMP and protobuf symbols; torch first is the order that has
-    # been tested.
+    # torch and tensorflow both ship OpenMP and protobuf symbols; the tested order is torch first.
     if importlib.util.find_spec("torch") is not None:
         importlib.import_module("torch")
     if backend == "tensorflow":
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        with _without_native_messages():
-            importlib.import_module("tensorflow")
+        _import_tensorflow()
     importlib.import_module("keras")
+
+
+def _import_tensorflow() -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _without_native_messages():
+        tensorflow = importlib.import_module("tensorflow")
+        # Looks for accelerators here, which the first operation would do (and complain of where
+        # there is none); the runtime does not start, so threads can still be set.
+        tensorflow.config.list_physical_devices()
+    if os.environ.get("OMP_NUM_THREADS", "").isdigit():
+        # tensorflow does not read the variable itself; it refuses once its runtime has started.
+        with contextlib.suppress(RuntimeError):
+            tensorflow.config.threading.set_intra_op_parallelism_threads(thread_count())
 
 
 @contextlib.contextmanager
@@ -93,14 +103,20 @@ def _without_native_messages() -> Iterator[None]:
 
 @contextlib.contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """Run Keras code in `dtype` throughout; torch modules carry their own dtype and need no
-    context.
+    """Run Keras code in `dtype` throughout; torch modules carry their own dtype instead.
+
+    Keras must have been imported before the context is entered (`select_keras_backend` imports it,
+    and a module that imports Keras itself has): a process without Keras has nothing to set, so
+    there the context does nothing, and Keras imported inside it would not be in `dtype`.
 
     Set and restored are `floatx` and the default dtype policy, which Keras does not derive anew
     once a layer has asked for it; and, with float64, Keras's promotion table, which on jax and
     torch turns float64 into float32 (keras 3.15.1, backend/common/dtypes.py, BIT64_TO_BIT32_DTYPE),
     so that stock batch norm, means and losses would silently compute in float32; and, on jax, its
-    64-bit mode. Does nothing where Keras has not been imported.
+    64-bit mode.
+
+    Raises:
+        ParityError: If the dtype is neither.
     """
     if dtype not in DTYPES:
         message = f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}."
@@ -130,7 +146,10 @@ def precision(dtype: str) -> Iterator[None]:
 
 
 def use_threads(count: int) -> None:
-    """Limit torch and tensorflow to `count` threads an operation; call before the first operation runs."""
+    """Limit torch and tensorflow to `count` threads an operation.
+
+    Call it before tensorflow's first operation: later calls reach torch only.
+    """
     os.environ["OMP_NUM_THREADS"] = str(count)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
@@ -142,7 +161,10 @@ def use_threads(count: int) -> None:
 
 
 def thread_count() -> int:
-    """Return how many threads an operation may use: `OMP_NUM_THREADS`, or the processors of this process."""
+    """Return how many threads an operation may use.
+
+    `OMP_NUM_THREADS` says it, or else the number of processors of this process.
+    """
     setting = os.environ.get("OMP_NUM_THREADS", "")
     return int(setting) if setting.isdigit() else len(os.sched_getaffinity(0))
 

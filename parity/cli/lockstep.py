@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from parity import runtime
 from parity.cli import options
 from parity.compare.verdicts import EXIT_CODES
 from parity.errors import ParityError
@@ -24,11 +23,12 @@ REPORT_FILE = "report.html"
 
 
 def lockstep(
+    *,
     recipe: options.RecipeOption,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Training steps.")] = 200,
     data: options.DataOption = "digits",
     data_dir: options.DataDirOption = None,
-    download: options.DownloadOption = False,  # noqa: FBT002  # typer reads a flag's default here
+    download: options.DownloadOption = False,
     model: options.ModelOption = None,
     seed: options.SeedOption = 0,
     overrides: options.SetOption = None,
@@ -55,10 +55,8 @@ def lockstep(
         Path | None, typer.Option("--out", help="Folder for the record and the HTML report.")
     ] = None,
 ) -> int:
-    """Train reference and candidate on the same batches and compare every step; names the first divergence."""
-    if dtype not in runtime.DTYPES:
-        message = f"--dtype must be one of {', '.join(runtime.DTYPES)}; got {dtype!r}."
-        raise ParityError(message)
+    """Train two nets on the same batches, compare every step and name the first divergence."""
+    options.check_dtype(dtype)
     if every > 1 and not resync:
         message = (
             f"--every {every} goes with --resync; free-running nets are compared at every step."

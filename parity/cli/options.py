@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from parity import runtime
 from parity.data.batches import BatchStream
 from parity.data.table import load_dataset
+from parity.errors import ParityError
 from parity.spec.recipe import ResolvedRecipe, load_recipe
 
 RecipeOption = Annotated[
@@ -48,7 +50,7 @@ DeviceOption = Annotated[
 def resolve(
     recipe: str, *, data: str, model: str | None, epochs: int | None, overrides: list[str] | None
 ) -> ResolvedRecipe:
-    """Return the recipe that the options ask for; `--model` and `--epochs` are overrides like any other."""
+    """Return the recipe that the options ask for; `--model` and `--epochs` are overrides too."""
     changes = list(overrides or [])
     if model is not None:
         changes.append(f'model="{model}"')
@@ -65,3 +67,19 @@ def open_stream(
         recipe.data, folder=folder, resolution=recipe.resolution, download=download
     )
     return BatchStream(dataset, recipe, seed=seed)
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse a precision that no net has."""
+    if dtype not in runtime.DTYPES:
+        message = f"--dtype must be one of {', '.join(runtime.DTYPES)}; got {dtype!r}."
+        raise ParityError(message)
+
+
+def unused_folder(folder: Path) -> Path:
+    """Return the folder, numbered if it is taken."""
+    candidate, count = folder, 1
+    while candidate.exists():
+        count += 1
+        candidate = folder.with_name(f"{folder.name}-{count}")
+    return candidate

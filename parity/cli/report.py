@@ -36,6 +36,6 @@ def read_folders(folders: list[Path]) -> tuple[list[RunRecord], list[LockstepRec
         else:
             foreign.append(str(folder))
     if foreign:
-        message = f"{', '.join(foreign)}: expected run.json or lockstep.json in each folder; found neither."
+        message = f"{', '.join(foreign)}: expected run.json or lockstep.json; found neither."
         raise RunError(message)
     return runs, locksteps

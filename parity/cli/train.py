@@ -8,7 +8,10 @@ import typer
 from parity import runtime
 from parity.cli import options
 from parity.cli.progress import training_bar
-from parity.errors import ParityError, RunError, describe_list
+from parity.data.batches import BatchStream
+from parity.errors import ParityError, RunError, describe_list, describe_nearest
+from parity.frameworks.build import FRAMEWORKS, default_memory_format
+from parity.lockstep.loop import model_spec
 from parity.lockstep.training import (
     RunSettings,
     TrainingRun,
@@ -20,27 +23,39 @@ from parity.lockstep.training import (
 from parity.report.text import render_toml
 from parity.spec.recipe import ResolvedRecipe
 
+DEFAULT_DATA = "digits"
 PUBLISHED_DATA = "cifar10"
 
 
 def train(
+    *,
     framework: Annotated[str | None, typer.Option("--framework", help="torch or keras.")] = None,
     recipe: Annotated[
         str | None, typer.Option("--recipe", help="Recipe name, or path of a .toml file.")
     ] = None,
-    data: options.DataOption = "digits",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Data set; `parity list data` shows them. [default: digits]"),
+    ] = None,
     data_dir: options.DataDirOption = None,
-    download: options.DownloadOption = False,  # noqa: FBT002  # typer reads a flag's default here
+    download: options.DownloadOption = False,
     model: options.ModelOption = None,
     epochs: options.EpochsOption = None,
-    seed: options.SeedOption = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", min=0, help="Of weights, batch order, augmentation. [default: 0]"),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder. [default: under runs/]")
     ] = None,
     overrides: options.SetOption = None,
-    dtype: options.DtypeOption = "float32",
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="float32 or float64. [default: float32]")
+    ] = None,
     keras_backend: options.KerasBackendOption = None,
-    device: options.DeviceOption = "cpu",
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. [default: cpu]")
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with the run in this folder.")
     ] = None,
@@ -49,118 +64,150 @@ def train(
     ] = False,
 ) -> None:
     """Train one twin under a recipe; a run folder holds metrics, checkpoint and weights."""
+    changes = {"model": model, "epochs": epochs, "overrides": overrides}
+    asked = {
+        "framework": framework,
+        "seed": seed,
+        "dtype": dtype,
+        "device": device,
+        "keras_backend": keras_backend,
+    }
     if resume is not None:
-        asked = {"framework": framework, "keras_backend": keras_backend}
-        wanted = (
-            options.resolve(recipe, data=data, model=model, epochs=epochs, overrides=overrides)
-            if recipe
-            else None
+        if out is not None:
+            message = f"--out {out}: expected no --out beside --resume; a run stays in its folder."
+            raise RunError(message)
+        stored, settings = read_identity(resume)
+        departures = _departures(
+            stored, settings, recipe=recipe, data=data, changes=changes, asked=asked
         )
-        run = _resume(resume, asked=asked, recipe=wanted, data_dir=data_dir, download=download)
-    else:
-        if recipe is None or (framework is None and not resolved):
-            message = "train: expected --framework torch|keras and --recipe NAME, or --resume DIR."
-            raise ParityError(message)
-        wanted = options.resolve(recipe, data=data, model=model, epochs=epochs, overrides=overrides)
-        if resolved:
-            typer.echo(render_toml(wanted.to_table()), nl=False)
-            return
-        settings = make_settings(
-            str(framework), seed=seed, dtype=dtype, device=device, keras_backend=keras_backend
-        )
-        stream = options.open_stream(wanted, seed=seed, folder=data_dir, download=download)
-        folder = out or default_folder(wanted, settings)
-        run = start_run(wanted, settings, stream=stream, folder=folder)
-    carry_out(run)
+        if departures:
+            message = (
+                f"--resume {resume}: the stored run is another one: {describe_list(departures)}. "
+                "Leave these options out to go on with it."
+            )
+            raise RunError(message)
+        carry_out(_reopen(resume, stored, settings, data_dir=data_dir, download=download))
+        return
+    if recipe is None:
+        message = "train: expected --framework torch|keras and --recipe NAME, or --resume DIR."
+        raise ParityError(message)
+    wanted = options.resolve(recipe, data=data or DEFAULT_DATA, **changes)
+    if resolved:
+        typer.echo(render_toml(wanted.to_table()), nl=False)
+        return
+    seed = seed or 0
+    _check_framework(framework)
+    stream = options.open_stream(wanted, seed=seed, folder=data_dir, download=download)
+    settings = make_settings(
+        str(framework),
+        recipe=wanted,
+        stream=stream,
+        dtype=dtype or "float32",
+        device=device or "cpu",
+        keras_backend=keras_backend,
+    )
+    folder = out or default_folder(wanted, settings)
+    carry_out(start_run(wanted, settings, stream=stream, folder=folder))
+
+
+def _check_framework(framework: str | None) -> None:
+    if framework not in FRAMEWORKS:
+        hint = describe_nearest(framework, FRAMEWORKS) if framework else ""
+        message = f"--framework must be torch or keras; got {framework!r}.{hint}"
+        raise ParityError(message)
 
 
 def make_settings(
-    framework: str, *, seed: int, dtype: str, device: str, keras_backend: str | None
+    framework: str,
+    *,
+    recipe: ResolvedRecipe,
+    stream: BatchStream,
+    dtype: str = "float32",
+    device: str = "cpu",
+    keras_backend: str | None = None,
 ) -> RunSettings:
-    """Return a run's settings, with what is left open decided: Keras's backend and torch's memory format."""
-    if dtype not in runtime.DTYPES:
-        message = f"--dtype must be one of {', '.join(runtime.DTYPES)}; got {dtype!r}."
-        raise ParityError(message)
-    is_keras = framework == "keras"
-    if framework == "torch" and keras_backend is not None:
-        message = (
-            f"--keras-backend {keras_backend!r} needs --framework keras; got --framework torch."
-        )
-        raise ParityError(message)
+    """Return a run's settings, with Keras's backend and torch's memory format decided."""
+    options.check_dtype(dtype)
+    if framework == "torch":
+        if keras_backend is not None:
+            message = f"--keras-backend {keras_backend!r} goes with --framework keras; got torch."
+            raise ParityError(message)
+        runtime.require_framework("torch", extra="torch")
+        memory_format = default_memory_format(model_spec(recipe, stream), dtype)
+        backend = None
+    else:
+        memory_format, backend = None, runtime.select_keras_backend(keras_backend)
     return RunSettings(
-        seed=seed,
+        seed=stream.seed,
         framework=framework,
         dtype=dtype,
         device=device,
-        keras_backend=runtime.select_keras_backend(keras_backend) if is_keras else None,
-        memory_format=None
-        if is_keras
-        else "channels_last"
-        if dtype == "float32"
-        else "channels_first",
+        keras_backend=backend,
+        memory_format=memory_format,
     )
 
 
 def default_folder(recipe: ResolvedRecipe, settings: RunSettings) -> Path:
     """Return the first unused folder under `runs/` that says what the run is."""
-    framework = (
-        settings.framework if settings.keras_backend is None else f"keras-{settings.keras_backend}"
-    )
+    backend = settings.keras_backend
+    framework = settings.framework if backend is None else f"keras-{backend}"
     name = f"{recipe.name}-{recipe.data}-{framework}-seed{settings.seed}"
-    folder, count = Path("runs") / name, 1
-    while folder.exists():
-        count += 1
-        folder = Path("runs") / f"{name}-{count}"
-    return folder
+    return options.unused_folder(Path("runs") / name)
 
 
 def carry_out(run: TrainingRun) -> dict[str, Any]:
     """Train to the end with a progress bar, then say what came of it."""
     settings, recipe = run.settings, run.recipe
     typer.echo(
-        f"{recipe.name} on {recipe.data}: {recipe.model}, {recipe.epochs} epochs, {run.net.label} {settings.dtype}, "
-        f"seed {settings.seed} -> {run.folder}"
+        f"{recipe.name} on {recipe.data}: {recipe.model}, {recipe.epochs} epochs, "
+        f"{run.net.label} {settings.dtype}, seed {settings.seed} -> {run.folder}"
     )
-    if recipe.data != PUBLISHED_DATA and recipe.name in ("best_sgd", "best_adam"):
-        typer.echo(
-            f"The published setting of {recipe.name} is ResNet-18 with --data {PUBLISHED_DATA}."
-        )
+    if recipe.data != PUBLISHED_DATA:
+        typer.echo(f"(the published setting of {recipe.name} is --data {PUBLISHED_DATA})")
     try:
         with training_bar(run.net.label) as show:
             result = run.train(on_progress=show)
     except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted; go on with: python -m parity.train --resume {run.folder}", err=True
-        )
+        typer.echo(f"go on with: python -m parity.train --resume {run.folder}", err=True)
         raise
     typer.echo(
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}, "
         f"{result['steps']} steps in {result['seconds']:.1f} s"
     )
-    target = "weights.pt" if settings.framework == "keras" else "model.weights.h5"
-    typer.echo(
-        f"convert: python -m conversion {run.weights_path} {run.folder / target} --run {run.folder}"
-    )
+    target = run.folder / ("weights.pt" if settings.framework == "keras" else "model.weights.h5")
+    typer.echo(f"convert: python -m conversion {run.weights_path} {target} --run {run.folder}")
     return result
 
 
-def _resume(
-    folder: Path,
+def _departures(
+    stored: ResolvedRecipe,
+    settings: RunSettings,
     *,
-    asked: dict[str, str | None],
-    recipe: ResolvedRecipe | None,
+    recipe: str | None,
+    data: str | None,
+    changes: dict[str, Any],
+    asked: dict[str, Any],
+) -> list[str]:
+    """Return where the options of a resumed run differ from what is stored."""
+    departures = []
+    if recipe is not None or data is not None or any(changes.values()):
+        wanted = options.resolve(recipe or stored.name, data=data or stored.data, **changes)
+        departures += describe_changes(stored.to_table(), wanted.to_table())
+    for name, value in asked.items():
+        if value is not None:
+            departures += describe_changes(getattr(settings, name), value, where=name)
+    return departures
+
+
+def _reopen(
+    folder: Path,
+    recipe: ResolvedRecipe,
+    settings: RunSettings,
+    *,
     data_dir: Path | None,
     download: bool,
 ) -> TrainingRun:
-    stored, settings = read_identity(folder)
-    changes = describe_changes(stored.to_table(), recipe.to_table()) if recipe else []
-    for name, value in asked.items():
-        if value is not None:
-            changes += describe_changes(getattr(settings, name), value, where=name)
-    if changes:
-        message = f"--resume {folder}: the stored run is another one; {describe_list(changes)}. Leave these options out."
-        raise RunError(message)
     if settings.framework == "keras":
         runtime.select_keras_backend(settings.keras_backend)
-    stream = options.open_stream(stored, seed=settings.seed, folder=data_dir, download=download)
+    stream = options.open_stream(recipe, seed=settings.seed, folder=data_dir, download=download)
     return resume_run(folder, stream=stream)

@@ -1,1 +1,4 @@
-"""Comparison of arrays, states and traces: arrays in, findings out. Imports numpy and `parity.errors` only."""
+"""Comparison of arrays, states and traces: arrays in, findings out.
+
+Imports numpy and `parity.errors` only.
+"""

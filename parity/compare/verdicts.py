@@ -11,8 +11,8 @@ Verdict = Literal[
     "numerically equivalent", "diverges", "vacuous", "not the same function", "not compared"
 ]
 
-# A ratio up to here is clearly right, from the second on clearly wrong; between them the verdict is
-# "not compared".
+# A ratio up to the first is clearly right, from the second on clearly wrong; between them the
+# verdict is "not compared".
 CLEARLY_RIGHT = 10.0
 CLEARLY_WRONG = 30.0
 

@@ -208,7 +208,10 @@ def _named_variables(model: keras.Model) -> dict[str, tuple[Any, Any]]:
             continue
         layouts = LAYOUTS.get(type(layer).__name__)
         if layouts is None:
-            message = f"layer {layer.name!r}: no layout for {type(layer).__name__}; known: {', '.join(LAYOUTS)}."
+            message = (
+                f"layer {layer.name!r}: no layout for {type(layer).__name__}; "
+                f"known: {', '.join(LAYOUTS)}."
+            )
             raise ConversionError(message)
         for variable in layer.weights:
             layout = layouts[variable.name]
@@ -220,16 +223,20 @@ def _channels_first(array: Array) -> Array:
     return move_axes(array, source="nhwc", target="nchw") if array.ndim == len("nhwc") else array
 
 
-def _to_numpy(variable: Any) -> Array:  # noqa: ANN401  # a Keras variable
-    return np.array(keras.ops.convert_to_numpy(variable), copy=True)
+def _to_numpy(variable: Any) -> Array:  # noqa: ANN401  # a Keras variable, or a backend's tensor
+    tensor = variable.value if isinstance(variable, keras.Variable) else variable
+    if keras.backend.backend() == "torch":
+        tensor = tensor.detach().cpu()
+    # `keras.ops.convert_to_numpy` asks variables for a copy in a way that NumPy 2 warns of (keras
+    # 3.15.1); the view that `asarray` may give is copied here.
+    return np.array(np.asarray(tensor))
 
 
 def measure_precision() -> float:
-    """Return the largest relative error of known layers on known arrays against NumPy, in the
-    present `floatx`.
+    """Return the largest relative error of known layers on known arrays against NumPy.
 
-    The layers are those that Keras has been seen to compute in float32 behind a float64 dtype:
-    training-mode batch norm, a mean, and softmax cross-entropy.
+    Keras computes in its present `floatx`. The layers are those that it has been seen to compute in
+    float32 behind a float64 dtype: training-mode batch norm, a mean, and softmax cross-entropy.
     """
     dtype = keras.config.floatx()
     values = (np.arange(60.0).reshape(3, 2, 2, 5) % 7.0) / 3.0 + 1.0 / 3.0
@@ -264,8 +271,9 @@ def check_precision(dtype: str) -> float:
     error = measure_precision()
     if error > allowed:
         message = (
-            f"{dtype} on keras-{keras.backend.backend()}: expected known layers within {allowed} of NumPy; got {error:.2g}. "
-            "Some layer computes in a lower precision; this Keras version is not one that has been tested."
+            f"{dtype} on keras-{keras.backend.backend()}: expected known layers within {allowed} "
+            f"of NumPy; got {error:.2g}. Some layer computes in a lower precision; this Keras "
+            "version is not one that has been tested."
         )
         raise ParityError(message)
     return error

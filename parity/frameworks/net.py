@@ -1,5 +1,4 @@
-"""The protocol `Net`: a built model with its optimizer, in any framework, seen through NumPy
-arrays.
+"""The protocol `Net`: a built model with its optimizer, in any framework, seen in NumPy arrays.
 
 Images cross as `(n, h, w, c)`: PyTorch reads that memory as channels-last without a copy, Keras as
 it is. States, gradients and optimizer slots cross by `layer path.slot name` in PyTorch's names and
@@ -73,7 +72,10 @@ class Net(Protocol):
         """`float32` or `float64`."""
 
     def forward(self, images: Array, *, training: bool) -> Array:
-        """Return logits `(n, classes)`; in training mode batch statistics are used and buffers move."""
+        """Return logits `(n, classes)`.
+
+        In training mode batch statistics are used and buffers move.
+        """
 
     def gradients(self, batch: Batch) -> StepRecord:
         """Run forward and backward in training mode; buffers move, parameters stay."""
@@ -95,7 +97,7 @@ class Net(Protocol):
 
         Raises:
             ConversionError: If names or shapes do not match; all offenders are listed and nothing
-            is changed.
+                is changed.
         """
 
     def optimizer_state(self) -> OptimizerState:
@@ -105,7 +107,7 @@ class Net(Protocol):
         """Take over the optimizer's arrays."""
 
     def trace(self, images: Array, *, training: bool) -> State:
-        """Return each layer's output by layer path, images as `(n, c, h, w)`; buffers do not move."""
+        """Return each layer's output by layer path, images as `(n, c, h, w)`; no buffer moves."""
 
     def astype(self, dtype: str) -> "Net":
         """Return a net of another precision with the same state and optimizer state."""

@@ -35,7 +35,10 @@ class TorchNet:
         device: str = "cpu",
         label: str = "torch",
     ) -> None:
-        """Wrap `module`, which this net owns from here on; `optimizer` builds the optimizer for a module."""
+        """Wrap `module`, which this net owns from here on.
+
+        `optimizer` builds the optimizer of a module.
+        """
         self._format = _FORMATS[memory_format]
         self._module = module.to(device=device, dtype=_DTYPES[dtype]).to(memory_format=self._format)
         self._loss = loss

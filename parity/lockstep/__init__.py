@@ -1,1 +1,1 @@
-"""The one training loop, for one net or several: training runs, their folders, and lockstep comparison."""
+"""The one training loop, for one net or several: runs, their folders, and lockstep."""

@@ -61,10 +61,7 @@ def step_bounds(*, step: int, loss: float, optimizer: str, pixels: int) -> StepB
 def _update_bound(step: int, optimizer: str, *, is_small: bool) -> float:
     if optimizer == "sgd":
         return 1.5e-13 if is_small else 4e-11
-    if step == 1:
-        bound = 3.5e-8
-    else:
-        bound = 1.3e-11 if step <= 10 else 5e-13  # as measured
-    # Adam was measured on small maps only; its gradients carry eighty times the rounding on large
-    # ones.
+    later = 1.3e-11 if step <= 10 else 5e-13
+    bound = 3.5e-8 if step == 1 else later
+    # Adam was measured on small maps only; on large ones gradients carry eighty times the rounding.
     return bound if is_small else bound * 80.0

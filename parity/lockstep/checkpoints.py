@@ -1,4 +1,4 @@
-"""Checkpoints of a training in progress: one safetensors file with state, slots, position and metrics."""
+"""Checkpoints of a training in progress: state, slots, position and metrics in one file."""
 
 import json
 from dataclasses import dataclass, field

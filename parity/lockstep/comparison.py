@@ -1,5 +1,4 @@
-"""Lockstep: two nets fed the same batches, compared after each step, with the first divergence
-named.
+"""Lockstep: two nets fed the same batches and compared after each step.
 
 Resynced, the candidate takes the reference's state after each comparison, so that every step is an
 independent test. Running free, rounding grows; it is judged against a control, the reference with
@@ -198,7 +197,10 @@ def _compare(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> 
     batch = pair.stream.batch(0, 0)
     spread = _logit_spread(pair.reference.forward(batch.images, training=False))
     if spread < VACUOUS_SPREAD:
-        reason = f"logits vary by {spread:.1g} of their size over the first batch: any net of this shape would pass."
+        reason = (
+            f"logits vary by {spread:.1g} of their size over the first batch: "
+            "any net of this shape would pass."
+        )
         return Outcome(verdict="vacuous", reason=reason)
     if pair.settings.mode == "free":
         return _run_free(pair, findings, on_step)
@@ -206,7 +208,7 @@ def _compare(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> 
 
 
 def _start(pair: Pair, findings: Findings) -> bool:
-    """Load initial weights into both nets and compare structure; return whether they can train together."""
+    """Load initial weights into both nets; return whether they can train together."""
     settings = pair.settings
     expected = initial_state(pair.spec, seed=settings.seed)
     pair.reference.load_state(expected)
@@ -371,10 +373,11 @@ def _zero_gradient_notes(pair: Pair) -> list[str]:
     names = zero_gradient_parameters(pair.spec)
     if not names:
         return []
-    return [
-        f"{len(names)} arrays have a gradient of zero in theory (biases before batch norm, such as {names[0]}); "
-        "under Adam their update is judged from each side's own gradients."
-    ]
+    note = (
+        f"{len(names)} arrays have a gradient of zero in theory (biases before batch norm, "
+        f"such as {names[0]}); under Adam their update is judged from each side's own gradients."
+    )
+    return [note]
 
 
 def _concluded(findings: Findings, *, notes: list[str], kink: str | None = None) -> Outcome:

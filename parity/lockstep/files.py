@@ -1,4 +1,4 @@
-"""Files of a run folder, written so that a kill leaves the old file or the new one, never half of one."""
+"""Files of a run folder: a kill leaves the old file or the new one, never half of one."""
 
 import json
 import os
@@ -20,11 +20,15 @@ def create_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         held = sorted(path.name for path in folder.iterdir())
     except OSError as error:
-        message = f"output folder {str(folder)!r} cannot be created: {error.strerror}. Choose another with --out."
+        message = (
+            f"output folder {str(folder)!r} cannot be created: {error.strerror}. "
+            "Choose another with --out."
+        )
         raise RunError(message) from error
     if held:
         message = (
-            f"output folder {str(folder)!r}: expected a new or empty folder; got one that holds {held[0]!r}. "
+            f"output folder {str(folder)!r}: expected a new or empty folder; "
+            f"got one that holds {held[0]!r}. "
             f"Choose another with --out, or go on with --resume {folder}."
         )
         raise RunError(message)
@@ -47,7 +51,10 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror or error}. Free some space or choose another --out."
+        message = (
+            f"{path}: cannot be written: {error.strerror or error}. "
+            "Free some space or choose another --out."
+        )
         raise RunError(message) from error
     finally:
         if temporary is not None:
@@ -56,8 +63,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one piece."""
-    text = json.dumps(content, indent=2) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -82,5 +88,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write JSON lines in one piece."""
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    replace_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one piece."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    replace_file(path, write)

@@ -1,4 +1,4 @@
-"""What a lockstep has found so far: gaps by quantity and step, the worst of each, and the first divergence."""
+"""What a lockstep has found: gaps by quantity and step, and the first divergence."""
 
 import math
 import sys
@@ -126,7 +126,7 @@ def _severity(gap: Gap) -> float:
 
 
 def _growth(entries: list[tuple[int, Gap]]) -> float | None:
-    """Return the factor a step by which the gap grows: a least-squares line through its logarithm."""
+    """Return the factor by which the gap grows a step, from a line through its logarithm."""
     points = [(step, gap.gap) for step, gap in entries if 0.0 < gap.gap < math.inf]
     steps, gaps = np.array(points).reshape(-1, 2).T
     if len(set(steps)) < 3:  # a line through two points says nothing

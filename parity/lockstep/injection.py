@@ -1,4 +1,4 @@
-"""Wrong conventions on purpose: what `--inject FIELD=VALUE` gives the candidate, and when it changes nothing."""
+"""Wrong conventions on purpose: what `--inject FIELD=VALUE` builds, and when it changes nothing."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -63,7 +63,8 @@ def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) 
             *optimizer,
             *(f"{path}.bn_epsilon" for path in layers if path.endswith("bn")),
         ]
-        message = f"--inject {text!r}: field {name!r} not found.{describe_nearest(name, known)}"
+        hint = describe_nearest(name, known)
+        message = f"--inject {text!r}: field {name!r} not found.{hint}"
         raise RecipeError(message)
     changed = apply_overrides(recipe, [f"{key}={value.strip()}"])
     is_layer = owner in layers
@@ -76,7 +77,7 @@ def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) 
 
 
 def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpec) -> str | None:
-    """Return why the injected value changes no number of this model under this recipe, or None if it may."""
+    """Return why the injected value changes no number here, or None if it may."""
     if injection.text is None:
         return None
     field = injection.text.partition("=")[0].strip().rpartition(".")[2]
@@ -88,13 +89,7 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
         if recipe.schedule.kind == "constant" and recipe.schedule.warmup_epochs == 0.0:
             return "under a constant schedule the current rate is the base rate"
     if field == "stride_offset" and all(_pads_agree(size, conv) for size, conv in _strided(spec)):
-        return f"with {_describe_size(spec)} inputs every strided window has the same padding at both ends"
-    if (
-        field == "head_bias_init"
-        and injection.layer is None
-        and not any(slot.endswith(".bias") for slot in spec.state_shapes())
-    ):
-        return "no layer that is drawn carries a bias"
+        return f"with {_describe_size(spec)} inputs every strided window has the same padding"
     return None
 
 

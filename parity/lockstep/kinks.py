@@ -1,9 +1,7 @@
-"""ReLU kinks: units whose sign rounding has turned, which is where trajectories of right twins part."""
+"""ReLU kinks: units whose sign rounding has turned, where trajectories of right twins part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from parity.compare.gaps import largest
 from parity.frameworks.net import Array, Net
@@ -33,10 +31,9 @@ class MaskFlips:
 def count_mask_flips(
     nets: Sequence[Net], snapshots: Sequence[Snapshot], images: Array
 ) -> tuple[MaskFlips, ...]:
-    """Return the ReLU layers whose masks differ between two nets in training mode, each from its
-    own snapshot.
+    """Return the ReLU layers whose masks differ between two nets in training mode.
 
-    The nets are left as they were.
+    Each net runs from its own snapshot, and both are left as they were.
     """
     traces = []
     for net, snapshot in zip(nets, snapshots, strict=True):
@@ -61,18 +58,13 @@ def count_mask_flips(
 
 
 def describe_flips(flips: Sequence[MaskFlips], *, step: int) -> str | None:
-    """Return the sentence that names a kink, or None if no unit turned, or one did that was far from zero."""
+    """Return the sentence that names a kink, or None if no unit turned or one far from zero did."""
     if not flips or max(flip.magnitude for flip in flips) > NEAR_ZERO:
         return None
     turned, units = sum(flip.flipped for flip in flips), sum(flip.units for flip in flips)
     first = flips[0]
     return (
-        f"ReLU kink at step {step}: {turned} of {units:,} units in {len(flips)} layers are active on one side only, "
-        f"first in {first.path} (outputs up to {first.magnitude:.1g} of the layer's largest); from here the "
-        "trajectories part, as a right twin's do."
+        f"ReLU kink at step {step}: {turned} of {units:,} units in {len(flips)} layers are active "
+        f"on one side only, first in {first.path} (outputs up to {first.magnitude:.1g} of the "
+        "layer's largest); from here the trajectories part, as a right twin's do."
     )
-
-
-def flip_share(left: Array, right: Array) -> float:
-    """Return the share of units active on one side only."""
-    return float(np.mean((left > 0) != (right > 0)))

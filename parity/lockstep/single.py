@@ -59,7 +59,7 @@ class SinglePrecisionJudge:
         self._calibration = list(_calibration_nets(pair))
 
     def judge(self, findings: Findings, event: "StepEvent", *, before: Snapshot) -> list[str]:
-        """Record the gaps of one step from the common state `before`; return what is worth a note."""
+        """Record the gaps of one step from the common state `before`; return notes."""
         step, rate = event.step + 1, event.rates[0]
         after = [take_snapshot(net) for net in self._pair.nets]
         records = self._rerun_in_double(findings, event, before)
@@ -123,15 +123,16 @@ class SinglePrecisionJudge:
             if flips
             else "rounding turns no ReLU unit at step 1, but will at a later one"
         )
-        return [
-            f"{counted}: each turned unit moves gradients by far more than rounding, so free-running float32 "
-            "trajectories of ReLU nets part by themselves; gradients, slots and parameters are therefore judged from a "
-            "float64 re-run of both sides."
-        ]
+        note = (
+            f"{counted}: each turned unit moves gradients by far more than rounding, so "
+            "free-running float32 trajectories of ReLU nets part by themselves; gradients, slots and "
+            "parameters are therefore judged from a float64 re-run of both sides."
+        )
+        return [note]
 
 
 def exact_gap(probe: Probe, exact: Probe) -> dict[str, Worst]:
-    """Return a float32 run's worst error against the float64 one, relative to each array's largest."""
+    """Return a float32 run's worst errors against the float64 one, relative to each array."""
     gaps = {"forward": _relative({"logits": probe.logits}, {"logits": exact.logits})}
     for quantity, ending in (("running mean", "running_mean"), ("running variance", "running_var")):
         names = [name for name in exact.buffers if name.endswith(ending)]

@@ -33,7 +33,10 @@ def take_snapshot(net: Net) -> Snapshot:
 
 
 def zero_gradient_parameters(spec: ResNetSpec) -> tuple[str, ...]:
-    """Return the parameters whose gradient is zero in theory: batch norm takes off what a convolution's bias adds."""
+    """Return the parameters whose gradient is zero in theory.
+
+    Batch norm takes off again what a convolution's bias adds.
+    """
     return tuple(
         f"{layer.path}.bias"
         for layer in spec.layers()
@@ -98,7 +101,7 @@ def _parameter_gap(
     pair: "Pair", event: "StepEvent", before: Snapshot, after: Snapshot, candidate: Snapshot
 ) -> Worst:
     """Compare updates, leaving out those that Adam makes of gradients that are pure rounding."""
-    names = event.records[0].gradients.keys()
+    names = set(event.records[0].gradients)
     if pair.recipe.optimizer.kind == "adam":
         names = names - set(zero_gradient_parameters(pair.spec))
     return update_gap(

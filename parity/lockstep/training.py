@@ -1,5 +1,4 @@
-"""Training one net under a recipe: a run folder with metrics, checkpoint and weights, resumable at
-any step.
+"""Training one net under a recipe, in a run folder from which it can be resumed at any step.
 
 A run folder holds `run.json` (identity, status, result), `metrics.jsonl` (a line an epoch),
 `checkpoint.safetensors` and, once finished, the weights in the framework's own format.
@@ -123,7 +122,7 @@ def run_identity(recipe: ResolvedRecipe, settings: RunSettings) -> dict[str, Any
 
 
 class TrainingRun:
-    """One training with its folder: `start_run` or `resume_run` makes it, `train` carries it out."""
+    """One training with its folder, made by `start_run` or `resume_run`."""
 
     def __init__(
         self,
@@ -286,7 +285,7 @@ class TrainingRun:
 
 @contextlib.contextmanager
 def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Let the first Ctrl-C set an event, so that a step in progress ends whole; the second one interrupts."""
+    """Let the first Ctrl-C set an event, so that a step ends whole; the second one interrupts."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -335,19 +334,22 @@ def resume_run(folder: Path, *, stream: BatchStream) -> TrainingRun:
     """Return the run in `folder`, to go on where its checkpoint stands.
 
     Raises:
-        RunError: If the folder holds no unfinished run, or the process would not continue it to the
-        same bits
-            (another version, processor or number of threads); all differences are listed.
+        RunError: If the folder holds no unfinished run, or this process would not continue it to
+            the same bits (another version, processor or number of threads); all are listed.
     """
     recipe, settings = read_identity(folder)
     record = read_json(folder / RUN_FILE)
     if record["status"] == "finished":
-        message = f"{folder}: expected an unfinished run; it has finished all {record['result']['steps']} steps."
+        steps = record["result"]["steps"]
+        message = f"{folder}: expected an unfinished run; it has finished all {steps} steps."
         raise RunError(message)
     present = run_identity(recipe, settings)
     changed = describe_changes(record["identity"], present)
     if changed:
-        message = f"{folder}: cannot resume to the same bits; {describe_list(changed)}. Restore these or start a new run."
+        message = (
+            f"{folder}: cannot resume to the same bits: {describe_list(changed)}. "
+            "Restore these or start a new run."
+        )
         raise RunError(message)
     # A run killed before its first checkpoint starts over, to the same bits.
     checkpoint = read_checkpoint(folder) if (folder / CHECKPOINT_FILE).exists() else None

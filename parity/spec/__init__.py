@@ -1,5 +1,4 @@
-"""What is built and trained, framework-free: conventions, models, optimizers, schedules, losses and
-recipes.
+"""What is built and trained: conventions, models, losses, optimizers, schedules and recipes.
 
 Imports numpy and `parity.errors` only.
 """

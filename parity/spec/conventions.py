@@ -1,4 +1,7 @@
-"""The conventions on which PyTorch and Keras differ, as explicit fields, and the two columns as presets."""
+"""The conventions on which PyTorch and Keras differ, as explicit fields.
+
+Each framework's column of values is a preset.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -87,8 +90,8 @@ class Preset:
         }
 
 
-# Source: Benchopt ResNet benchmark's table of framework differences (arXiv 2206.13424), PyTorch
-# column.
+# Source: Benchopt ResNet benchmark's table of framework differences, PyTorch column (arXiv
+# 2206.13424).
 TORCH = Preset(
     conventions=Conventions(
         conv_bias=False,

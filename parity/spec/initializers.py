@@ -1,7 +1,6 @@
 """Initial distributions by name: one table row each, in terms both frameworks can spell.
 
-The arrays themselves are drawn in `parity.initialize`; here is only what is drawn. Imports
-numpy-free code only.
+The arrays themselves are drawn in `parity.initialize`; here is only what is drawn.
 """
 
 import math
@@ -30,8 +29,9 @@ class VarianceScaling:
 
     Attributes:
         scale: Numerator of the variance.
-        fan: Which fan divides it: `in` = in_channels/groups * kernel area, `out` = out_channels *
-            kernel area, `average` = their mean. A bias takes the fans of its layer's weight.
+        fan: Which fan divides it: `in` = in_channels/groups * kernel area,
+            `out` = out_channels * kernel area, `average` = their mean. A bias takes the fans of its
+            layer's weight.
         distribution: `normal` (untruncated) or `uniform` (bounded by the root of three variances).
     """
 
@@ -61,8 +61,8 @@ INITIALIZERS: dict[str, Initializer] = {
     "kaiming_normal_fan_out": VarianceScaling(scale=2.0, fan="out", distribution="normal"),
     # keras 3.15 Conv2D and Dense default: U(+-sqrt(6 / (fan_in + fan_out))).
     "glorot_uniform": VarianceScaling(scale=1.0, fan="average", distribution="uniform"),
-    # torch 2.13 nn.Linear and nn.Conv2d default, weight and bias: kaiming_uniform_(a=sqrt(5)) =
-    # U(+-1/sqrt(fan_in)).
+    # torch 2.13 nn.Linear and nn.Conv2d default, weight and bias:
+    # kaiming_uniform_(a=sqrt(5)) = U(+-1/sqrt(fan_in)).
     "fan_in_uniform": VarianceScaling(scale=1.0 / 3.0, fan="in", distribution="uniform"),
     # keras 3.15 bias default.
     "zeros": Zeros(),

@@ -1,4 +1,7 @@
-"""Loss specs. Targets are built once, in NumPy, so that both twins see the same smoothed distribution."""
+"""Loss specs, and the targets of a loss.
+
+Targets are built once, in NumPy, so that both twins see the same smoothed distribution.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -40,7 +43,10 @@ LOSSES: dict[str, type[CrossEntropy]] = {"cross_entropy": CrossEntropy}
 def build_targets(
     spec: LossSpec, labels: NDArray[np.integer], *, classes: int
 ) -> NDArray[np.float64]:
-    """Return target distributions `(n, classes)`: `(1 - s) onehot + s / classes` (Szegedy et al. 2016, eq. 3)."""
+    """Return target distributions `(n, classes)`: `(1 - s) onehot + s / classes`.
+
+    Source: Szegedy et al. 2016, section 7.
+    """
     smoothing = spec.label_smoothing
     targets = np.full((len(labels), classes), smoothing / classes)
     targets[np.arange(len(labels)), labels] += 1.0 - smoothing

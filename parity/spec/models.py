@@ -1,4 +1,7 @@
-"""Model specs: post-activation ResNets of any depth, width, stem and input size, and the table of known ones."""
+"""Model specs: post-activation ResNets of any depth, width, stem and input size.
+
+A table holds the known ones.
+"""
 
 import re
 from collections.abc import Iterator
@@ -15,15 +18,14 @@ Stem = Literal["cifar", "imagenet"]
 # Channels out of a bottleneck per channel of its 3x3 (He et al. 2016, table 1).
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
-# A stem is chosen by the smaller input side where the model's name does not say: CIFAR nets keep
-# the resolution.
+# Where a model's name does not say its stem, the smaller input side does: the CIFAR stem keeps the
+# resolution.
 LARGEST_CIFAR_INPUT = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec:
-    """A post-activation ResNet (He et al. 2016); bottlenecks stride on the 3x3, as torchvision's
-    do.
+    """A post-activation ResNet (He et al. 2016); bottlenecks stride on the 3x3, as in torchvision.
 
     Attributes:
         conventions: Where the frameworks disagree.
@@ -56,9 +58,11 @@ class ResNetSpec:
             problems.append(f"stem must be 'cifar' or 'imagenet'; got {self.stem!r}.")
         if not self.blocks or min(self.blocks) < 1:
             problems.append(f"blocks must hold at least one block a stage; got {self.blocks!r}.")
-        for field in ("width", "in_channels", "classes"):
-            if getattr(self, field) < 1:
-                problems.append(f"{field} must be >= 1; got {getattr(self, field)!r}.")
+        problems += [
+            f"{field} must be >= 1; got {getattr(self, field)!r}."
+            for field in ("width", "in_channels", "classes")
+            if getattr(self, field) < 1
+        ]
         if min(self.input_size) < 1:
             problems.append(f"input_size must be >= 1 pixel a side; got {self.input_size!r}.")
         if problems:
@@ -76,7 +80,7 @@ class ResNetSpec:
 
     def stage_width(self, stage: int) -> int:
         """Return the channels of that stage's 3x3 convolutions."""
-        return self.width * 2**stage
+        return self.width << stage
 
     def layers(self) -> tuple[Layer, ...]:
         """Return every layer that carries arrays, in the order PyTorch registers them."""
@@ -140,9 +144,13 @@ def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
         conv: str, norm: str, in_channels: int, out_channels: int, *, kernel: int, stride: int = 1
     ) -> Iterator[Layer]:
         yield Conv2d(
-            path=conv, in_channels=in_channels, out_channels=out_channels, kernel=kernel, stride=stride,
+            path=conv,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel=kernel,
+            stride=stride,
             use_bias=use_bias,
-        )  # fmt: skip
+        )
         yield BatchNorm2d(path=norm, channels=out_channels)
 
     kernel, stride = (3, 1) if spec.stem == "cifar" else (7, 2)
@@ -167,9 +175,13 @@ def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
             channels = out_channels
         if block.has_projection:
             yield from conv_bn(
-                f"{path}.shortcut.conv", f"{path}.shortcut.bn", block.in_channels, block.out_channels,
-                kernel=1, stride=stride,
-            )  # fmt: skip
+                f"{path}.shortcut.conv",
+                f"{path}.shortcut.bn",
+                block.in_channels,
+                block.out_channels,
+                kernel=1,
+                stride=stride,
+            )
     yield Linear(path="head", in_features=spec.out_channels, out_features=spec.classes)
 
 
@@ -194,8 +206,7 @@ def resnet_spec(
     input_size: tuple[int, int],
     classes: int,
 ) -> ResNetSpec:
-    """Return the spec of a model by name, such as `resnet20`, `resnet8:width=32` or
-    `resnet18:stem=imagenet`.
+    """Return the spec of a model by name: `resnet20`, `resnet8:width=32`, `resnet18:stem=imagenet`.
 
     Without `stem=`, the ImageNet depths take the CIFAR stem for inputs of at most 64 pixels.
 

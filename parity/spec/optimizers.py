@@ -1,7 +1,7 @@
-"""Optimizer specs: every hyper-parameter and every form on which the frameworks differ, with no
-default.
+"""Optimizer specs: every hyper-parameter and every form on which the frameworks differ.
 
-Update rules are stated in `parity.reference.optimizers`, which both twins follow.
+No field has a default. Update rules are stated in `parity.reference.optimizers`, which both twins
+follow.
 """
 
 from dataclasses import dataclass
@@ -104,7 +104,8 @@ class Adam:
             problems.append(f"epsilon must be > 0; got {self.epsilon!r}.")
         if self.epsilon_placement not in ("corrected", "uncorrected"):
             problems.append(
-                f"epsilon_placement must be 'corrected' or 'uncorrected'; got {self.epsilon_placement!r}."
+                "epsilon_placement must be 'corrected' or 'uncorrected'; "
+                f"got {self.epsilon_placement!r}."
             )
         _require("optimizer", problems)
 
@@ -118,13 +119,13 @@ OPTIMIZERS: dict[str, type[Sgd] | type[Adam]] = {"sgd": Sgd, "adam": Adam}
 
 
 def decay_rate(spec: OptimizerSpec, *, rate: float) -> float:
-    """Return the fraction that decoupled decay takes off each parameter at a step with learning
-    rate `rate`.
+    """Return the fraction that decoupled decay takes off each parameter at a step of rate `rate`.
 
     >>> from dataclasses import replace
     >>> scaled = Sgd(lr=0.1, momentum=0.0, nesterov=False, l2=0.0, decoupled_decay=0.5,
     ...              decay_scaled_by_lr=True, velocity_holds_lr=False)
-    >>> decay_rate(scaled, rate=0.01), decay_rate(replace(scaled, decay_scaled_by_lr=False), rate=0.01)
+    >>> unscaled = replace(scaled, decay_scaled_by_lr=False)
+    >>> decay_rate(scaled, rate=0.01), decay_rate(unscaled, rate=0.01)
     (0.005, 0.05)
     """
     return spec.decoupled_decay * (rate if spec.decay_scaled_by_lr else spec.lr)

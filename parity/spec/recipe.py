@@ -1,5 +1,4 @@
-"""Recipes: complete, strict TOML files that define a training, and the overrides a command applies
-to them.
+"""Recipes: complete, strict TOML files that define a training, and overrides of their values.
 
 A recipe names every key; a table `[data.NAME]` replaces what depends on the data set. Resolving a
 recipe for one data set gives a `ResolvedRecipe`, which is what runs, is stored, hashed and
@@ -64,8 +63,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResolvedRecipe:
-    """A training procedure for one data set, with nothing left to decide but the seed and the
-    framework.
+    """A training procedure for one data set: only seed and framework are left to decide.
 
     Attributes:
         name: Of the recipe file.
@@ -130,13 +128,13 @@ def recipe_names() -> tuple[str, ...]:
 
 
 def load_recipe(name: str, *, data: str, overrides: Sequence[str] = ()) -> ResolvedRecipe:
-    """Read a recipe by name or `.toml` path, apply its table for `data`, then `key=value`
-    overrides.
+    """Read a recipe by name or `.toml` path; apply its table for `data`, then the overrides.
+
+    An override is `key=value`, such as `optimizer.lr=0.05`.
 
     Raises:
         RecipeError: If the recipe is not found, is no TOML, or has a missing, unknown or wrong key
-        or value; all
-            problems of a kind are listed.
+            or value; all problems of a kind are listed.
     """
     path = Path(name) if name.endswith(".toml") else RECIPE_FOLDER / f"{name}.toml"
     if not path.is_file():
@@ -164,14 +162,19 @@ def read_toml(path: Path) -> dict[str, Any]:
 def resolve_recipe(
     table: Mapping[str, Any], *, where: str, data: str, overrides: Sequence[str] = ()
 ) -> ResolvedRecipe:
-    """Return what trains on `data` under this recipe; `where` names the file in messages."""
+    """Return what trains on `data` under this recipe; `where` names the file in messages.
+
+    Raises:
+        RecipeError: If a key is missing or unknown, or a value has the wrong type or range.
+    """
     _require_keys(table, (*_HEADER, *_TOP, *_TABLES, "data"), where=where, prefix="")
-    per_data = table["data"]
+    per_data = _require_table(table["data"], where=where, key="data")
     for name, changes in per_data.items():
         _require_known(changes, DATA_KEYS, where=where, prefix=f"data.{name}.")
-    merged: dict[str, Any] = {"name": table["name"], "data": data}
-    merged |= {key: table[key] for key in (*_TOP, *_TABLES)}
-    merged = _merged(merged, per_data.get(data, {}))
+    top = {"name": table["name"], "data": data} | {key: table[key] for key in (*_TOP, *_TABLES)}
+    # The top level must be complete by itself: a data table may not supply what it lacks.
+    build_recipe(top, where=where)
+    merged = _merged(top, per_data.get(data, {}))
     for override in overrides:
         merged = _with_override(merged, override)
     return build_recipe(merged, where=where)
@@ -185,11 +188,12 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
     """
     values = dict(table)
     for key, kinds in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
-        kind = values.get(key, {}).get("kind") if isinstance(values.get(key), Mapping) else None
-        if kind not in kinds:
+        part = _require_table(values.get(key), where=where, key=key)
+        kind = part.get("kind")
+        if not isinstance(kind, str) or kind not in kinds:
             message = f"{where}: {key}.kind must be one of {', '.join(kinds)}; got {kind!r}."
             raise RecipeError(message)
-        values[key] = _build_table(kinds[kind], values[key], where=where, prefix=f"{key}.")
+        values[key] = _build_table(kinds[kind], part, where=where, prefix=f"{key}.")
     simple = {
         "conventions": Conventions,
         "augment": Augment,
@@ -197,10 +201,8 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
         "evaluation": Evaluation,
     }
     for key, cls in simple.items():
-        if not isinstance(values.get(key), Mapping):
-            message = f"{where}: {key} must be a table; got {values.get(key)!r}."
-            raise RecipeError(message)
-        values[key] = _build_table(cls, values[key], where=where, prefix=f"{key}.")
+        part = _require_table(values.get(key), where=where, key=key)
+        values[key] = _build_table(cls, part, where=where, prefix=f"{key}.")
     recipe: ResolvedRecipe = _build_table(ResolvedRecipe, values, where=where, prefix="")
     return recipe
 
@@ -286,12 +288,22 @@ def _parse_value(text: str) -> Any:  # noqa: ANN401  # a TOML value has no narro
         return text  # a bare word is a string, as a shell user types it; the field's type decides
 
 
+def _require_table(value: object, *, where: str, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        message = f"{where}: {key} must be a table; got {value!r}."
+        raise RecipeError(message)
+    return value
+
+
 def _require_keys(
     table: Mapping[str, Any], expected: Sequence[str], *, where: str, prefix: str
 ) -> None:
     missing = [f"{prefix}{key}" for key in expected if key not in table]
     if missing:
-        message = f"{where}: {len(missing)} keys missing ({', '.join(missing)}). A recipe names every key."
+        message = (
+            f"{where}: {len(missing)} keys missing ({', '.join(missing)}). "
+            "A recipe names every key."
+        )
         raise RecipeError(message)
     _require_known(table, expected, where=where, prefix=prefix)
 
@@ -299,9 +311,7 @@ def _require_keys(
 def _require_known(
     table: Mapping[str, Any], known: Sequence[str], *, where: str, prefix: str
 ) -> None:
-    if not isinstance(table, Mapping):
-        message = f"{where}: {prefix.rstrip('.')} must be a table; got {table!r}."
-        raise RecipeError(message)
+    _require_table(table, where=where, key=prefix.rstrip("."))
     unknown = [key for key in table if key not in known]
     if unknown:
         hints = "".join(f" {prefix}{key}:{describe_nearest(key, known)}" for key in unknown)
@@ -329,8 +339,7 @@ def _build_table(cls: type, table: Mapping[str, Any], *, where: str, prefix: str
 
 
 def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # noqa: ANN401
-    """Return what is wrong with a value's type, or None; an int is never taken for a float or a
-    bool.
+    """Return what is wrong with a value's type, or None; an int is no float and no bool.
 
     >>> describe_wrong_type("optimizer.momentum", 0, float)
     'optimizer.momentum must be a float; got 0 (int). Write 0.0.'
@@ -339,7 +348,8 @@ def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # no
         choices = typing.get_args(hint)
         if any(value == choice and type(value) is type(choice) for choice in choices):
             return None
-        return f"{key} must be one of {', '.join(map(repr, choices))}; got {value!r} ({type(value).__name__})."
+        allowed = ", ".join(map(repr, choices))
+        return f"{key} must be one of {allowed}; got {value!r} ({type(value).__name__})."
     if isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint):
         return None  # nested specs are built, and so checked, on their own
     if type(value) is hint:

@@ -41,8 +41,7 @@ class Schedule:
 
 
 def schedule_factor(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Return the factor on the base rate at the 0-based `step` of a training of `epochs *
-    steps_per_epoch`.
+    """Return the factor on the base rate at the 0-based `step` of `epochs * steps_per_epoch`.
 
     The first step of an unwarmed schedule runs at factor 1, the last one just above `final_factor`:
     torch's CosineAnnealingLR and keras's CosineDecay agree on both (torch 2.13.0, keras 3.15.1).

@@ -150,8 +150,8 @@ def test_unknown_model_is_one_line_and_code_2(run, checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("raised", "code", "described"),
     [
-        (KeyboardInterrupt(), 130, "error: interrupted; nothing was written.\n"),
-        (RuntimeError("broken"), 70, "error: internal: RuntimeError: broken\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (RuntimeError("broken"), 70, "a defect of the toolkit, not of the input.\n"),
     ],
     ids=["interrupt", "internal"],
 )

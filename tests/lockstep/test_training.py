@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from benchmarks.kill_and_resume import repeat_killed, run_whole
 from parity.cli.options import open_stream, resolve
 from parity.cli.train import make_settings
 from parity.errors import RunError
@@ -22,14 +23,14 @@ def tiny_run(folder, *, framework="torch", epochs=2, overrides=()):
         overrides=["batch_size=128", *overrides],
     )
     stream = open_stream(recipe, seed=1, folder=None, download=False)
-    settings = make_settings(framework, seed=1, dtype="float32", device="cpu", keras_backend=None)
+    settings = make_settings(framework, recipe=recipe, stream=stream)
     return start_run(recipe, settings, stream=stream, folder=folder), stream
 
 
 class StopAt:
     """Ends a training after some steps, as a kill would: nothing more is written."""
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def __init__(self, step):
@@ -37,7 +38,7 @@ class StopAt:
 
     def __call__(self, progress):
         if progress.step >= self.step and progress.row is None:
-            raise self.Killed
+            raise self.KilledError
 
 
 @pytest.mark.parametrize("framework", ["torch", "keras"])
@@ -46,7 +47,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, framework, killed_at):
     whole, stream = tiny_run(tmp_path / "whole", framework=framework)
     whole.train()
     broken, _ = tiny_run(tmp_path / "broken", framework=framework)
-    with pytest.raises(StopAt.Killed):
+    with pytest.raises(StopAt.KilledError):
         broken.train(on_progress=StopAt(killed_at))
 
     resumed = resume_run(tmp_path / "broken", stream=stream)
@@ -61,7 +62,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, framework, killed_at):
 
 def test_metrics_hold_one_line_an_epoch_after_a_resume(tmp_path):
     run, stream = tiny_run(tmp_path / "run", epochs=3)
-    with pytest.raises(StopAt.Killed):
+    with pytest.raises(StopAt.KilledError):
         run.train(on_progress=StopAt(6))
 
     resume_run(tmp_path / "run", stream=stream).train()
@@ -86,7 +87,7 @@ def test_frameworks_see_the_same_data(tmp_path):
 
 def test_resume_refuses_another_environment_and_lists_it(tmp_path):
     run, stream = tiny_run(tmp_path / "run")
-    with pytest.raises(StopAt.Killed):
+    with pytest.raises(StopAt.KilledError):
         run.train(on_progress=StopAt(5))
     path = tmp_path / "run" / "run.json"
     record = json.loads(path.read_text())
@@ -107,7 +108,7 @@ def test_resume_refuses_a_finished_run(tmp_path):
 
 def test_resume_refuses_a_damaged_checkpoint(tmp_path):
     run, stream = tiny_run(tmp_path / "run")
-    with pytest.raises(StopAt.Killed):
+    with pytest.raises(StopAt.KilledError):
         run.train(on_progress=StopAt(5))
     path = tmp_path / "run" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
@@ -147,3 +148,18 @@ def test_changes_are_named_by_their_dotted_key():
     other = dataclasses.replace(recipe, epochs=7)
 
     assert describe_changes(recipe.to_table(), other.to_table()) == ["epochs was 30, is 7"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_a_process_killed_at_a_random_moment_resumes_to_the_same_bits(tmp_path, framework):
+    seconds = run_whole(framework, tmp_path / "whole")
+
+    outcomes = [
+        repeat_killed(
+            framework, tmp_path / f"{seed}", whole=tmp_path / "whole", seconds=seconds, seed=seed
+        )
+        for seed in (0, 1)
+    ]
+
+    assert outcomes == [True, True]

@@ -1,1 +1,4 @@
-"""Training and inference of a Keras model, once per backend; `engine.py` says what each one offers."""
+"""Training and inference of a Keras model, once per backend.
+
+`engine.py` says what each one offers.
+"""

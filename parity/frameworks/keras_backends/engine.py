@@ -4,8 +4,7 @@ from typing import Any, Protocol
 
 from parity.frameworks.net import Array
 
-# Loss, logits, and gradients in the order of `model.trainable_variables` (empty where not asked
-# for).
+# Loss, logits, and gradients in the order of `model.trainable_variables`: none where not asked for.
 Outcome = tuple[Array, Array, list[Array]]
 
 

@@ -8,6 +8,9 @@ import numpy as np
 from parity.frameworks.keras_backends.engine import Outcome
 from parity.frameworks.net import Array
 
+# A jax array or a nest of them; while jax traces, its stand-ins for them.
+Arrays = Any
+
 
 class JaxEngine:
     """See `Engine`."""
@@ -57,11 +60,15 @@ class JaxEngine:
         parameters = [variable.value for variable in self._model.trainable_variables]
         return parameters, [variable.value for variable in self._model.non_trainable_variables]
 
-    def _forward(self, parameters: Any, buffers: Any, images: Any, *, training: bool) -> Any:  # noqa: ANN401  # jax arrays
+    def _forward(
+        self, parameters: Arrays, buffers: Arrays, images: Arrays, *, training: bool
+    ) -> Arrays:
         return self._model.stateless_call(parameters, buffers, images, training=training)
 
-    def _backward(self, parameters: Any, buffers: Any, images: Any, targets: Any) -> Any:  # noqa: ANN401  # jax arrays
-        def loss_of(parameters: Any) -> Any:  # noqa: ANN401  # jax arrays
+    def _backward(
+        self, parameters: Arrays, buffers: Arrays, images: Arrays, targets: Arrays
+    ) -> Arrays:
+        def loss_of(parameters: Arrays) -> Arrays:
             logits, moved = self._forward(parameters, buffers, images, training=True)
             return self._loss(targets, logits), (logits, moved)
 
@@ -70,14 +77,14 @@ class JaxEngine:
 
     def _step(
         self,
-        parameters: Any,
-        buffers: Any,
-        slots: Any,
-        images: Any,
-        targets: Any,
+        parameters: Arrays,
+        buffers: Arrays,
+        slots: Arrays,
+        images: Arrays,
+        targets: Arrays,
         *,
         with_gradients: bool,
-    ) -> Any:  # noqa: ANN401  # jax arrays
+    ) -> Arrays:
         loss, logits, buffers, gradients = self._backward(parameters, buffers, images, targets)
         parameters, slots = self._optimizer.stateless_apply(slots, gradients, parameters)
         return loss, logits, gradients if with_gradients else [], parameters, buffers, slots
@@ -88,5 +95,5 @@ def _assign(variables: list[Any], values: list[Any]) -> None:
         variable.assign(value)
 
 
-def _to_numpy(loss: Any, logits: Any, gradients: list[Any]) -> Outcome:  # noqa: ANN401  # jax arrays
+def _to_numpy(loss: Arrays, logits: Arrays, gradients: list[Arrays]) -> Outcome:
     return np.array(loss), np.array(logits), [np.array(gradient) for gradient in gradients]

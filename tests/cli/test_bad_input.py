@@ -1,0 +1,209 @@
+"""Wrong input is one line on the error stream, exit code 2, and nothing on the disk."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from parity import cli
+
+TRAIN = ["train", "--framework", "torch", "--recipe", "best_sgd", "--data", "synthetic"]
+TINY = ["--model", "resnet8:width=2", "--epochs", "1"]
+
+# Arguments -> what the one line must hold.
+REFUSED = {
+    "unknown recipe": (
+        ["train", "--framework", "torch", "--recipe", "best_sdg"],
+        "Nearest: best_sgd",
+    ),
+    "unknown framework": (
+        ["train", "--framework", "torhc", "--recipe", "best_sgd"],
+        "Nearest: torch",
+    ),
+    "no recipe": (["train", "--framework", "torch"], "--recipe NAME"),
+    "unknown key": ([*TRAIN, "--set", "optimizer.learning_rate=0.1"], "optimizer.learning_rate"),
+    "wrong type": ([*TRAIN, "--set", "optimizer.momentum=0"], "Write 0.0"),
+    "out of range": ([*TRAIN, "--set", "optimizer.momentum=1.5"], "[0, 1)"),
+    "no value": ([*TRAIN, "--set", "epochs"], "key=value"),
+    "unknown data": (
+        ["train", "--framework", "torch", "--recipe", "best_sgd", "--data", "digit"],
+        "Nearest: digits",
+    ),
+    "missing data folder": (
+        [
+            "train",
+            "--framework",
+            "torch",
+            "--recipe",
+            "best_sgd",
+            "--data",
+            "cifar10",
+            "--data-dir",
+            "nowhere",
+        ],
+        "--download",
+    ),
+    "unknown model": ([*TRAIN, "--model", "resnet21"], "Nearest: resnet"),
+    "unknown model option": ([*TRAIN, "--model", "resnet8:depth=3"], "width=CHANNELS"),
+    "unknown dtype": ([*TRAIN, "--dtype", "float16"], "float32, float64"),
+    "backend without keras": ([*TRAIN, "--keras-backend", "jax"], "--framework keras"),
+    "unknown backend": (
+        ["train", "--framework", "keras", "--recipe", "best_sgd", "--keras-backend", "tensorflwo"],
+        "Nearest: tensorflow",
+    ),
+    "unreachable resolution": ([*TRAIN, "--set", "resolution=33"], "resolution"),
+    "unknown injection": (
+        ["lockstep", "--recipe", "best_sgd", "--inject", "bn_epsilom=1e-3"],
+        "Nearest: bn_epsilon",
+    ),
+    "wrong injection": (["lockstep", "--recipe", "best_sgd", "--inject", "conv_bias=1"], "bool"),
+    "resume nothing": (["train", "--resume", "nowhere"], "run folder"),
+    "report of nothing": (["report", "nowhere"], "run.json"),
+    "unknown list": (["list", "recipe"], "Nearest: recipes"),
+}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals_are_one_line_and_leave_nothing(case, empty_folder, capsys):
+    arguments, expected = REFUSED[case]
+
+    code = cli.run(arguments)
+
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert expected in error
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_an_output_folder_under_a_file_is_refused(empty_folder, capsys):
+    (empty_folder / "file").write_text("")
+
+    code = cli.run([*TRAIN, *TINY, "--out", "file/run"])
+
+    assert code == 2
+    assert "cannot be created" in capsys.readouterr().err
+
+
+def test_a_truncated_data_file_is_refused_by_its_name(empty_folder, capsys):
+    names = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]
+    for name in names:
+        (empty_folder / f"{name}-ubyte").write_bytes(b"\0\0\x08")
+    wanted = ["--framework", "torch", "--recipe", "best_sgd", "--data", "fashion_mnist"]
+
+    code = cli.run(["train", *wanted, "--data-dir", "."])
+
+    assert code == 2
+    assert "train-images-idx3-ubyte" in capsys.readouterr().err
+
+
+def run_once(folder):
+    assert cli.run([*TRAIN, *TINY, "--out", str(folder)]) == 0
+
+
+def test_a_used_folder_is_refused_and_left_as_it_was(empty_folder, capsys):
+    run_once(empty_folder / "run")
+    before = {path.name: path.read_bytes() for path in (empty_folder / "run").iterdir()}
+
+    code = cli.run([*TRAIN, *TINY, "--out", "run"])
+
+    assert code == 2
+    assert "--resume" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (empty_folder / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--recipe", "best_adam"], "optimizer"),
+        (["--recipe", "best_sgd", "--set", "optimizer.lr=0.2"], "optimizer.lr"),
+        (["--seed", "5"], "seed"),
+        (["--framework", "keras"], "framework"),
+        (["--dtype", "float64"], "dtype"),
+    ],
+)
+def test_resume_with_other_options_names_them(empty_folder, capsys, arguments, named):
+    run_once(empty_folder / "run")
+
+    code = cli.run(["train", "--resume", "run", *arguments])
+
+    assert code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_a_finished_run_prints_the_command_that_converts_it(empty_folder, capsys):
+    assert cli.run([*TRAIN, *TINY, "--out", "run"]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+
+    assert lines[-1].startswith("convert: python -m conversion run/weights.pt ")
+    assert any("test accuracy" in line for line in lines)
+
+
+def test_resolved_prints_the_recipe_and_runs_nothing(empty_folder, capsys):
+    code = cli.run([*TRAIN, "--set", "optimizer.lr=0.05", "--resolved"])
+
+    assert code == 0
+    assert "lr = 0.05" in capsys.readouterr().out
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_a_report_shows_runs_on_one_page(empty_folder):
+    run_once(empty_folder / "run")
+
+    assert cli.run(["report", "run", "--out", "page.html"]) == 0
+
+    assert "best_sgd" in (empty_folder / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("missing", "framework", "extra"), [("torch", "torch", "torch"), ("keras", "keras", "keras")]
+)
+def test_a_missing_framework_names_its_extra(empty_folder, missing, framework, extra):
+    code = (
+        "import importlib.util, sys\n"
+        "find = importlib.util.find_spec\n"
+        f"importlib.util.find_spec = lambda name: None if name == {missing!r} else find(name)\n"
+        "from parity.cli import main\n"
+        f"main(['train', '--framework', {framework!r}, '--recipe', 'best_sgd'])\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert f"framework-parity[{extra}]" in done.stderr
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_an_interrupted_run_says_how_to_go_on(empty_folder):
+    command = [
+        sys.executable,
+        "-m",
+        "parity.train",
+        *TRAIN[1:],
+        "--model",
+        "resnet8:width=2",
+        "--epochs",
+        "500",
+        "--out",
+        "run",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    metrics = empty_folder / "run" / "metrics.jsonl"
+    while not metrics.exists():
+        assert process.poll() is None
+    process.send_signal(2)
+
+    _, error = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "--resume run" in error
+    assert json.loads((empty_folder / "run" / "run.json").read_text())["status"] == "interrupted"
