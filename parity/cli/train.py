@@ -64,7 +64,7 @@ def train(
     ] = False,
 ) -> None:
     """Train one twin under a recipe; a run folder holds metrics, checkpoint and weights."""
-    changes = {"model": model, "epochs": epochs, "overrides": overrides}
+    changes: dict[str, Any] = {"model": model, "epochs": epochs, "overrides": overrides}
     asked = {
         "framework": framework,
         "seed": seed,

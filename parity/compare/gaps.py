@@ -78,13 +78,20 @@ def layer_gap(candidate: State, reference: State) -> Worst:
 
 
 def update_gap(
-    candidate: State, reference: State, *, before: State, gradients: State, rate: float
+    candidate: State,
+    reference: State,
+    *,
+    before: State,
+    gradients: State,
+    rate: float,
+    decays: bool,
 ) -> Worst:
     """Return the worst gap between two updates from the same parameters.
 
     Storing a parameter rounds it, which says nothing about the update: two units in the last place
-    of the parameter are subtracted. The scale is the layer's largest update, at least `rate` times
-    its largest gradient.
+    of the parameter are subtracted, one a side. Decoupled decay takes its share off first and so
+    rounds once more, at the size of the old parameter. The scale is the layer's largest update, at
+    least `rate` times its largest gradient.
 
     Args:
         candidate: Parameters after the candidate's update.
@@ -92,15 +99,23 @@ def update_gap(
         before: Parameters both started from.
         gradients: The reference's, for the floor of the scale.
         rate: Learning rate of the step.
+        decays: Whether the rule has decoupled decay.
     """
     updates = layer_scales({name: array - before[name] for name, array in reference.items()})
     floors = layer_scales(gradients)
+
+    def beyond_rounding(name: str, array: Array) -> Array:
+        stored = candidate[name]
+        rounding = 2.0 * np.spacing(np.abs(stored))
+        if decays:
+            rounding = rounding + 2.0 * np.spacing(np.abs(before[name]).astype(stored.dtype))
+        excess: Array = np.maximum(np.abs(stored - array) - rounding, 0.0)
+        return excess
+
     return _worst(
         (
             name,
-            np.maximum(
-                np.abs(candidate[name] - array) - 2.0 * np.spacing(np.abs(candidate[name])), 0.0
-            ),
+            beyond_rounding(name, array),
             max(updates[layer_of(name)], rate * floors.get(layer_of(name), 0.0)),
         )
         for name, array in reference.items()

@@ -125,8 +125,8 @@ class SinglePrecisionJudge:
         )
         note = (
             f"{counted}: each turned unit moves gradients by far more than rounding, so "
-            "free-running float32 trajectories of ReLU nets part by themselves; gradients, slots and "
-            "parameters are therefore judged from a float64 re-run of both sides."
+            "free-running float32 trajectories of ReLU nets part by themselves; gradients, slots "
+            "and parameters are therefore judged from a float64 re-run of both sides."
         )
         return [note]
 

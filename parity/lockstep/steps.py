@@ -110,6 +110,7 @@ def _parameter_gap(
         before=before.state,
         gradients=event.records[0].gradients,
         rate=event.rates[0],
+        decays=pair.recipe.optimizer.decoupled_decay > 0.0,
     )
 
 
@@ -126,7 +127,14 @@ def rule_gap(
         rate=rate,
         step=before.optimizer_state.step,
     )
-    worst = update_gap(after.state, expected, before=before.state, gradients=gradients, rate=rate)
+    worst = update_gap(
+        after.state,
+        expected,
+        before=before.state,
+        gradients=gradients,
+        rate=rate,
+        decays=optimizer.decoupled_decay > 0.0,
+    )
     gaps = [worst, *(layer_gap(after.optimizer_state.slots[slot], slots[slot]) for slot in slots)]
     return max(gaps, key=lambda gap: gap.gap)
 
