@@ -9,7 +9,6 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Frameworks thread inside each operation: one thread a process keeps runs repeatable and fast on few cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test parity bench clean
@@ -42,8 +41,11 @@ test: check  ## everything: check, the suite, and its backend subset on jax and 
 parity: setup  ## the proof that the twins are one model: make parity BACKEND=jax
 	KERAS_BACKEND=$(BACKEND) $(PYTEST) tests/parity
 
-bench: setup  ## repeat the measurements in benchmarks/
-	@set -e; for script in $(BENCHMARKS); do echo "$$script"; $(BIN)/python "$$script"; done
+bench: setup  ## repeat the timings in benchmarks/, and the resumes after a kill
+	$(BIN)/python benchmarks/train_step.py --framework torch
+	$(BIN)/python benchmarks/train_step.py --framework keras
+	KERAS_BACKEND=jax $(BIN)/python benchmarks/train_step.py --framework keras
+	$(BIN)/python benchmarks/kill_and_resume.py
 
 clean:  ## remove the environment and every cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
