@@ -129,6 +129,13 @@ def test_trace_leaves_the_net_as_it_was(net, training):
         assert_identical(array, before[name], where=name)
 
 
+@pytest.mark.backend
+@pytest.mark.filterwarnings("error")
+def test_reading_a_net_warns_of_nothing(net):
+    net.state()
+    net.optimizer_state()
+
+
 def test_state_is_a_copy(net):
     state = net.state()
     state["head.bias"] += 1.0

@@ -132,6 +132,7 @@ TABLE = (
             *TOOLKIT,
             "parity.lockstep",
             "parity.exits",
+            "parity.frameworks.build",
             "parity.report",
             "rich",
             "tomlkit",

@@ -7,6 +7,7 @@ step is not counted in the next.
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,17 +40,18 @@ from parity.testing.faults import (
 )
 
 # Largest gap allowed, on the scale of each quantity: a layer's largest output; the loss, or 1; the
-# largest gradient or slot of a layer; the largest of a running statistic; the layer's largest
-# update.
+# largest gradient or slot of a convolution and its batch norm; the largest of a running statistic;
+# the layer's largest update. Some twenty to seventy times the worst of 2,500 random trials.
 BOUNDS = {
     "state": 0.0,
-    "evaluation outputs": 1e-11,
+    "evaluation outputs": 1e-12,
     "training outputs": 1e-11,
-    "loss": 1e-11,
-    "gradients": 1e-10,
-    "buffers": 1e-11,
-    "update rule": 5e-15,
-    "trajectory": 1e-9,
+    "logits": 1e-11,
+    "loss": 1e-12,
+    "gradients": 1e-11,
+    "buffers": 1e-12,
+    "update rule": 1e-13,
+    "trajectory": 1e-10,
 }
 
 # A Keras model costs about 1 s to build and run: a tenth of torch's examples.
@@ -125,29 +127,44 @@ def is_at_a_kink(tape):
     return any(array.min() < KINK * array.max() for array in inputs)
 
 
+def with_batch_norms(arrays):
+    """Return the arrays by names that put a convolution and its batch norm into one layer.
+
+    Batch norm undoes the scale of what it is given: where one channel alone is alive, the gradient
+    of the convolution before it is zero but for epsilon; its rounding has the batch norm's scale.
+    """
+    return {re.sub(r"\bbn(\d?)\.", r"conv\1.bn_", name): array for name, array in arrays.items()}
+
+
+def pair_gap(candidate, reference):
+    return layer_gap(with_batch_norms(candidate), with_batch_norms(reference))
+
+
 def trace_gap(actual, expected):
     """Return the worst gap over the layers; a pool may keep its single pixels or drop them."""
     reshaped = {path: actual[path].reshape(expected[path].shape) for path in expected}
     return tensor_gap(reshaped, expected)
 
 
-def evaluation_gap(net, trial, state):
-    images = trial.batch(0).images
-    expected, _ = resnet_trace(trial.spec, state, channels_first(images), training=False)
-    return trace_gap(net.trace(images, training=False), expected)
+def forward_gaps(net, trial, state):
+    """Return the gaps of every layer's outputs in either mode."""
+    images, gaps = trial.batch(0).images, {}
+    for mode, training in (("evaluation", False), ("training", True)):
+        expected, _ = resnet_trace(trial.spec, state, channels_first(images), training=training)
+        gaps[f"{mode} outputs"] = trace_gap(net.trace(images, training=training), expected)
+    return gaps
 
 
 def step_gaps(net, trial, state, *, step, rate, expected_rate):
     """Return whether a training step of `net` from `state` is at a kink, and its gaps."""
-    batch, before = trial.batch(step), take_snapshot(net)
+    before = take_snapshot(net)
     tape, loss, gradients = run_reference(trial, state, step=step)
-    outputs = net.trace(batch.images, training=True)
-    record = net.step(batch, rate=rate, with_gradients=True)
+    record = net.step(trial.batch(step), rate=rate, with_gradients=True)
     after = take_snapshot(net)
     return is_at_a_kink(tape), {
-        "training outputs": trace_gap(outputs, tape.trace),
+        "logits": trace_gap({"head": record.logits}, {"head": tape.trace["head"]}),
         "loss": Worst(gap=abs(record.loss - loss) / max(1.0, loss), where=f"step {step}"),
-        "gradients": layer_gap(record.gradients, gradients),
+        "gradients": pair_gap(record.gradients, gradients),
         "buffers": tensor_gap(after.state, tape.buffers),
         # On the twin's own gradients: Adam makes a full step of one that is zero but for rounding.
         "update rule": rule_gap(
@@ -162,15 +179,14 @@ def trajectory_gap(net, trial):
     For rules that are continuous in the gradient, as SGD's is.
     """
     start = trial.state()
-    tape, _, gradients = run_reference(trial, start, step=0)
-    parameters = {name: start[name] for name in gradients}
-    slots = initial_slots(trial.optimizer, parameters)
-    state = start
+    names = [name for name, slot in trial.spec.slots().items() if slot.role == "parameter"]
+    parameters = {name: start[name] for name in names}
+    state, slots = start, initial_slots(trial.optimizer, parameters)
     for step, factor in enumerate(RATE_FACTORS):
         tape, _, gradients = run_reference(trial, state, step=step)
         parameters, slots = update_parameters(
             trial.optimizer,
-            {name: state[name] for name in gradients},
+            parameters,
             gradients,
             slots,
             rate=factor * trial.optimizer.lr,
@@ -179,9 +195,16 @@ def trajectory_gap(net, trial):
         state = tape.buffers | parameters
     after = take_snapshot(net)
     rate = factor * trial.optimizer.lr
-    worst = update_gap(after.state, parameters, before=start, gradients=gradients, rate=rate)
+    worst = update_gap(
+        with_batch_norms(after.state),
+        with_batch_norms(parameters),
+        before=with_batch_norms(start),
+        gradients=with_batch_norms(gradients),
+        rate=rate,
+        decays=trial.optimizer.decoupled_decay > 0.0,
+    )
     held = after.optimizer_state.slots
-    return max([worst, *(layer_gap(held[slot], slots[slot]) for slot in slots)], key=gap_of)
+    return max([worst, *(pair_gap(held[slot], slots[slot]) for slot in slots)], key=gap_of)
 
 
 def gap_of(worst):
@@ -225,8 +248,7 @@ def judge(net, trial, *, lr=None, arrays=None):
     if unshared:
         return Outcome(gaps={"state": Worst(gap=math.inf, where=min(unshared))})
     net.load_state(expected | (arrays or {}))
-    gaps = {"evaluation outputs": evaluation_gap(net, trial, expected)}
-    kinks = []
+    gaps, kinks = forward_gaps(net, trial, expected), []
     for step, factor in enumerate(RATE_FACTORS):
         rates = {"rate": factor * (lr or trial.optimizer.lr)}
         rates["expected_rate"] = factor * trial.optimizer.lr
@@ -453,6 +475,10 @@ def bumped(arrays, name):
     return arrays | {name: seed_array_fault("element_bumped", arrays[name])}
 
 
+def with_bumped_logits(record):
+    return dataclasses.replace(record, logits=seed_array_fault("element_bumped", record.logits))
+
+
 def with_bumped_gradient(record):
     return dataclasses.replace(record, gradients=bumped(record.gradients, "stem.conv.weight"))
 
@@ -466,6 +492,7 @@ def with_bumped_velocity(held):
     ("quantity", "method", "report"),
     [
         ("evaluation outputs", "trace", lambda outputs: bumped(outputs, "stages.0.blocks.0.relu1")),
+        ("logits", "step", with_bumped_logits),
         ("loss", "step", lambda record: dataclasses.replace(record, loss=record.loss + 1e-9)),
         ("gradients", "step", with_bumped_gradient),
         ("update rule", "optimizer_state", with_bumped_velocity),
@@ -477,16 +504,6 @@ def test_a_wrong_report_is_noticed(quantity, method, report):
     outcome = judge(Misreporting(build_net("torch", trial), method, report), trial)
 
     assert first_exceeded(outcome) == quantity
-
-
-def test_a_step_from_elsewhere_is_noticed_in_the_training_outputs():
-    trial = TINY
-    net = build_net("torch", trial)
-    net.load_state(trial.state() | {"stem.conv.weight": 1.001 * trial.state()["stem.conv.weight"]})
-
-    _, gaps = step_gaps(net, trial, trial.state(), step=0, rate=0.1, expected_rate=0.1)
-
-    assert "training outputs" in Outcome(gaps=gaps).exceeded()
 
 
 def test_a_step_of_another_length_is_noticed_in_the_trajectory():

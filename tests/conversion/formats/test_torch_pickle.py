@@ -108,6 +108,7 @@ def test_whole_module_is_refused_with_the_way_to_export_it(tmp_path, spec):
         torch_pickle.read(path)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_torchscript_is_refused_by_name(tmp_path):
     path = tmp_path / "x.pt"
     torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
