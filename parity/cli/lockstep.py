@@ -20,6 +20,8 @@ from parity.report.text import describe_verdict, render_lockstep_table
 
 LOCKSTEP_FILE = "lockstep.json"
 REPORT_FILE = "report.html"
+# Columns of a table that goes to a file or a pipe, which have no width of their own.
+FILE_WIDTH = 120
 
 
 def lockstep(
@@ -96,6 +98,8 @@ def lockstep(
 def show_record(record: dict[str, Any]) -> None:
     """Print a lockstep's table, notes and verdict."""
     console = Console()
+    if not console.is_terminal:
+        console.width = FILE_WIDTH
     if record["summary"]:
         console.print(render_lockstep_table(record))
     for note in record["notes"]:
