@@ -38,7 +38,7 @@ def demo(
     code = _lockstep(data=data, steps=steps, folder=root / "lockstep")
     runs, locksteps = read_folders([*folders, root / "lockstep"])
     page = root / REPORT_FILE
-    write_report(page, runs=runs, lockstep=locksteps, command="parity demo")
+    write_report(page, runs=runs, lockstep=locksteps, command=options.command_line())
     for framework in FRAMEWORKS:
         scores = [r.result.test_accuracy for r in runs if r.framework == framework and r.result]
         mean = statistics.mean(scores)

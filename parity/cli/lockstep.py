@@ -89,7 +89,7 @@ def lockstep(
             page,
             runs=[],
             lockstep=[parse_lockstep(record, where=str(out))],
-            command="parity lockstep",
+            command=options.command_line(),
         )
         typer.echo(f"report: {page}")
     return EXIT_CODES[record["verdict"]]

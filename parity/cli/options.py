@@ -1,5 +1,7 @@
 """Options that several commands share, and what they turn into."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -67,6 +69,11 @@ def open_stream(
         recipe.data, folder=folder, resolution=recipe.resolution, download=download
     )
     return BatchStream(dataset, recipe, seed=seed)
+
+
+def command_line() -> str:
+    """Return the command that this process was started with, for the record."""
+    return shlex.join(["parity", *sys.argv[1:]])
 
 
 def check_dtype(dtype: str) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from parity.cli import options
 from parity.errors import RunError
 from parity.report.html import write_report
 from parity.report.records import LockstepRecord, RunRecord, read_lockstep, read_run
@@ -16,8 +17,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page of training runs and locksteps."""
     runs, locksteps = read_folders(folders)
-    command = " ".join(["parity report", *map(str, folders), f"--out {out}"])
-    write_report(out, runs=runs, lockstep=locksteps, command=command)
+    write_report(out, runs=runs, lockstep=locksteps, command=options.command_line())
     typer.echo(f"report: {out}")
 
 
