@@ -282,6 +282,7 @@ def test_compiled_keras_archive_goes_on_training_where_it_stopped(keras, digits,
         assert_identical(actual.numpy(), expected.numpy(), where=expected.path)
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("saved_by", ["resnet", "inference_model"])
 def test_keras_weights_pass_between_twin_and_stock_layers(keras, tmp_path, saved_by):
     import models_keras
@@ -355,6 +356,7 @@ def test_twin_with_its_own_layer_does_not_load_without_this_package(keras, tmp_p
     assert "BatchNormalization" in finished.stderr
 
 
+@pytest.mark.backend
 @pytest.mark.parametrize("correction", [0, 1])
 def test_running_variance_after_fit_is_of_the_asked_kind(keras, digits, correction):
     conventions = dataclasses.replace(TORCH.conventions, bn_variance_correction=correction)

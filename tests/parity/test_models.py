@@ -41,7 +41,7 @@ from parity.testing.faults import (
 
 # Largest gap allowed, on the scale of each quantity: a layer's largest output; the loss, or 1; the
 # largest gradient or slot of a convolution and its batch norm; the largest of a running statistic;
-# the layer's largest update. Some twenty to seventy times the worst of 2,500 random trials.
+# the layer's largest update. Some twenty to seventy times the worst of 3,800 random trials.
 BOUNDS = {
     "state": 0.0,
     "evaluation outputs": 1e-12,
