@@ -99,13 +99,16 @@ def main() -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as name:
         for framework in ("torch", "keras"):
-            folder = Path(name)
-            same = [
-                repeat_killed(framework, kills=1, folder=folder, seed=seed)
-                for seed in range(trials)
-            ]
-            failures += trials - sum(same)
-            print(f"{framework}: {sum(same)} of {trials} killed runs end in the same bits")
+            root = Path(name) / framework
+            seconds = run_whole(framework, root / "whole")
+            same = 0
+            for seed in range(trials):
+                folder = root / f"killed-{seed}"
+                same += repeat_killed(
+                    framework, folder, whole=root / "whole", seconds=seconds, seed=seed
+                )
+            failures += trials - same
+            print(f"{framework}: {same} of {trials} killed runs end in the same bits", flush=True)
     return 1 if failures else 0
 
 
