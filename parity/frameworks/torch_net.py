@@ -1,6 +1,7 @@
 """`TorchNet`: any `nn.Module` with a loss and an optimizer, behind the protocol `Net`."""
 
 import copy
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,7 +158,9 @@ class TorchNet:
             name: tensor.detach().cpu().contiguous()
             for name, tensor in self._module.state_dict().items()
         }
-        torch.save(state, path)
+        content = io.BytesIO()
+        torch.save(state, content)  # to memory first: on a full disk torch raises no OSError
+        path.write_bytes(content.getvalue())
 
     def _images(self, images: Array) -> Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)

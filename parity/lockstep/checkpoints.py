@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from parity.errors import RunError
 from parity.frameworks.net import Net, OptimizerState, State
-from parity.lockstep.files import replace_file
+from parity.lockstep.files import replace_file, write_bytes
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -55,7 +55,8 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     }
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"position": json.dumps(position)}
-    replace_file(folder / CHECKPOINT_FILE, lambda path: save_file(arrays, path, metadata=metadata))
+    content = save(arrays, metadata=metadata)
+    replace_file(folder / CHECKPOINT_FILE, lambda path: write_bytes(path, content))
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:

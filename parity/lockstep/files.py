@@ -61,6 +61,11 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file; unlike the frameworks' own writers, a full disk is an `OSError`."""
+    path.write_bytes(content)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one piece."""
     write_text(path, json.dumps(content, indent=2) + "\n")

@@ -178,7 +178,7 @@ class TrainingRun:
         return result
 
     def _train(self, on_progress: Callable[[Progress], None], interrupt: threading.Event) -> None:
-        self._write_record("running", None)
+        self._begin()
         saved = started = time.perf_counter()
         events = training_steps(
             [self.net],
@@ -205,6 +205,14 @@ class TrainingRun:
                 self._save()
                 self._write_record("interrupted", None)
                 raise KeyboardInterrupt
+
+    def _begin(self) -> None:
+        try:
+            self._write_record("running", None)
+        except RunError:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # refuses a folder that holds anything
+            raise
 
     def _end_epoch(self, event: StepEvent) -> None:
         epoch = self._step // self._stream.steps_per_epoch

@@ -1,6 +1,7 @@
 """Wrong input is one line on the error stream, exit code 2, and nothing on the disk."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -207,3 +208,25 @@ def test_an_interrupted_run_says_how_to_go_on(empty_folder):
     assert process.returncode == 130
     assert "--resume run" in error
     assert json.loads((empty_folder / "run" / "run.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [(100, []), (100_000, ["run.json"])], ids=["at-once", "at-the-checkpoint"]
+)
+def test_a_disk_that_is_full_is_one_line(empty_folder, limit, left):
+    def allow_small_files_only():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    wanted = ["--framework", "torch", "--recipe", "best_sgd", "--epochs", "1", "--out", "run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "parity.train", *wanted],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=allow_small_files_only,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: run/")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in empty_folder.glob("run/*")] == left
