@@ -12,8 +12,9 @@ from parity.cli.report import read_folders
 from parity.cli.train import carry_out, make_settings
 from parity.compare.verdicts import EXIT_CODES
 from parity.frameworks.build import FRAMEWORKS
-from parity.lockstep.comparison import LockstepSettings, run_lockstep
+from parity.lockstep.comparison import run_lockstep
 from parity.lockstep.files import create_folder, write_json
+from parity.lockstep.pair import LockstepSettings
 from parity.lockstep.training import start_run
 from parity.report.html import write_report
 

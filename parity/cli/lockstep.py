@@ -12,10 +12,11 @@ from rich.progress import Progress
 from parity.cli import options
 from parity.compare.verdicts import EXIT_CODES
 from parity.errors import ParityError
-from parity.lockstep.comparison import LockstepSettings, run_lockstep
+from parity.lockstep.comparison import run_lockstep
 from parity.lockstep.files import create_folder, write_json
+from parity.lockstep.pair import LockstepSettings
 from parity.report.html import write_report
-from parity.report.records import parse_lockstep
+from parity.report.locksteps import parse_lockstep
 from parity.report.text import describe_verdict, render_lockstep_table
 
 LOCKSTEP_FILE = "lockstep.json"

@@ -8,7 +8,8 @@ import typer
 from parity.cli import options
 from parity.errors import RunError
 from parity.report.html import write_report
-from parity.report.records import LockstepRecord, RunRecord, read_lockstep, read_run
+from parity.report.locksteps import LockstepRecord, read_lockstep
+from parity.report.records import RunRecord, read_run
 
 
 def report(

@@ -5,7 +5,7 @@ infinite gap.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,18 @@ class Worst:
         gap: Largest difference, divided by its scale.
         where: Array name and index of the element, such as `stem.bn.running_var[17]`; empty where
             nothing differs.
+        relative: Differences of all elements of that array over the same scale.
     """
 
     gap: float
     where: str
+    relative: Array | None = field(default=None, repr=False, compare=False)
+
+    def share_over(self, bound: float) -> float:
+        """Return the share of that array's elements whose difference is over a bound."""
+        if self.relative is None:
+            return float(self.gap > bound)
+        return float(np.mean(~(self.relative <= bound)))
 
 
 NOTHING = Worst(gap=0.0, where="")
@@ -138,8 +146,19 @@ def _worst(rows: Iterable[tuple[str, Array, float]]) -> Worst:
             continue
         gap = difference / scale if np.isfinite(difference) and scale > 0.0 else float("inf")
         if gap > worst.gap:
-            worst = Worst(gap=gap, where=_describe_element(name, differences.shape, index))
+            worst = Worst(
+                gap=gap,
+                where=_describe_element(name, differences.shape, index),
+                relative=_relative(differences, scale),
+            )
     return worst
+
+
+def _relative(differences: Array, scale: float) -> Array:
+    """Return differences over their scale; any difference from nothing is infinite."""
+    if scale > 0.0:
+        return differences / scale
+    return np.where(differences == 0.0, 0.0, np.inf)
 
 
 def _first_not_finite(array: Array) -> int:

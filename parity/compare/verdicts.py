@@ -23,14 +23,3 @@ EXIT_CODES: dict[str, int] = {
     "vacuous": 3,
     "not compared": 3,
 }
-
-
-def verdict_of_ratio(ratio: float) -> Verdict:
-    """Return the verdict that a ratio to the rounding noise stands for.
-
-    >>> [verdict_of_ratio(ratio) for ratio in (1.0, 17.0, 400.0)]
-    ['numerically equivalent', 'not compared', 'diverges']
-    """
-    if ratio <= CLEARLY_RIGHT:
-        return "numerically equivalent"
-    return "diverges" if ratio >= CLEARLY_WRONG else "not compared"

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,11 +33,15 @@ class Gap:
         gap: On the quantity's scale.
         bound: Largest gap that counts as rounding; None where the quantity is shown but not judged.
         where: Array and element.
+        share_out: Share of that array's elements that are over the bound.
+        clear: Ratio from which on a gap is clearly more than rounding.
     """
 
     gap: float
     bound: float | None
     where: str
+    share_out: float = 0.0
+    clear: float = 1.0
 
     @property
     def ratio(self) -> float | None:
@@ -50,7 +54,16 @@ class Gap:
 
     @property
     def diverges(self) -> bool:
-        """Whether the gap is more than rounding."""
+        """Whether the gap is clearly more than rounding."""
+        return self._exceeds and not (self.ratio or 0.0) < self.clear
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the gap is over its bound, but not clearly more than rounding."""
+        return self._exceeds and not self.diverges
+
+    @property
+    def _exceeds(self) -> bool:
         return self.ratio is not None and not self.ratio <= 1.0
 
 
@@ -61,9 +74,12 @@ class Findings:
     rows: list[dict[str, Any]] = field(default_factory=list)
     _gaps: list[tuple[int, str, Gap]] = field(default_factory=list)
 
-    def add(self, step: int, quantity: str, worst: Worst, *, bound: float | None) -> Gap:
+    def add(
+        self, step: int, quantity: str, worst: Worst, *, bound: float | None, clear: float = 1.0
+    ) -> Gap:
         """Record a quantity's worst gap; step 0 is before the first update."""
-        gap = Gap(gap=worst.gap, bound=bound, where=worst.where)
+        share_out = 0.0 if bound is None else worst.share_over(bound)
+        gap = Gap(gap=worst.gap, bound=bound, where=worst.where, share_out=share_out, clear=clear)
         self._gaps.append((step, quantity, gap))
         return gap
 
@@ -87,18 +103,24 @@ class Findings:
         self.rows.append(row)
 
     def first_divergence(self) -> dict[str, Any] | None:
-        """Return the first gap over its bound, by step and then by the order of `QUANTITIES`."""
-        diverging = [entry for entry in self._gaps if entry[2].diverges]
-        if not diverging:
+        """Return the first gap that diverges, by step and then by the order of `QUANTITIES`."""
+        return self._first(lambda gap: gap.diverges)
+
+    def first_doubt(self) -> dict[str, Any] | None:
+        """Return the first gap that is over its bound, but not clearly."""
+        return self._first(lambda gap: gap.is_doubtful)
+
+    def _first(self, chosen: Callable[[Gap], bool]) -> dict[str, Any] | None:
+        entries = [entry for entry in self._gaps if chosen(entry[2])]
+        if not entries:
             return None
-        step, quantity, gap = min(
-            diverging, key=lambda entry: (entry[0], QUANTITIES.index(entry[1]))
-        )
+        step, quantity, gap = min(entries, key=lambda entry: (entry[0], QUANTITIES.index(entry[1])))
         return {
             "step": step,
             "quantity": quantity,
             **_to_json(gap),
             "ratio": _finite(gap.ratio or 0.0),
+            "share_out": gap.share_out,
         }
 
     def summary(self) -> list[dict[str, Any]]:
@@ -114,6 +136,7 @@ class Findings:
                     "quantity": quantity,
                     **_to_json(worst),
                     "ratio": None if worst.ratio is None else _finite(worst.ratio),
+                    "share_out": worst.share_out,
                     "step": step,
                     "growth": _growth(entries),
                 }

@@ -9,23 +9,20 @@ follow the rule is judged from each side's own gradients.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from parity.compare.gaps import NOTHING, Worst, largest
-from parity.compare.verdicts import CLEARLY_RIGHT
+from parity.compare.gaps import Worst, tensor_gap
+from parity.compare.verdicts import CLEARLY_RIGHT, CLEARLY_WRONG
 from parity.frameworks.build import build_twin
 from parity.frameworks.net import Array, Batch, Net, State, StepRecord
 from parity.lockstep.findings import Findings
 from parity.lockstep.kinks import count_mask_flips
+from parity.lockstep.loop import StepEvent
+from parity.lockstep.pair import Pair
 from parity.lockstep.steps import Snapshot, judge_step, rule_gap, take_snapshot
-
-if TYPE_CHECKING:
-    from parity.lockstep.comparison import Pair
-    from parity.lockstep.loop import StepEvent
 
 # A float32 update rounds a handful of operations: worst seen 2.4e-7 of the layer's largest update.
 UPDATE_RULE = 2e-6
@@ -49,7 +46,7 @@ class Probe:
 class SinglePrecisionJudge:
     """Judges float32 steps of a pair; holds the float64 nets and the calibration net."""
 
-    def __init__(self, pair: "Pair") -> None:
+    def __init__(self, pair: Pair) -> None:
         self._pair = pair
         self._double = dataclasses.replace(
             pair,
@@ -58,7 +55,7 @@ class SinglePrecisionJudge:
         )
         self._calibration = list(_calibration_nets(pair))
 
-    def judge(self, findings: Findings, event: "StepEvent", *, before: Snapshot) -> list[str]:
+    def judge(self, findings: Findings, event: StepEvent, *, before: Snapshot) -> list[str]:
         """Record the gaps of one step from the common state `before`; return notes."""
         step, rate = event.step + 1, event.rates[0]
         after = [take_snapshot(net) for net in self._pair.nets]
@@ -74,7 +71,13 @@ class SinglePrecisionJudge:
         )
         for quantity in actual:
             scale = max(gaps[quantity].gap for gaps in noise)
-            findings.add(step, quantity, actual[quantity], bound=CLEARLY_RIGHT * scale)
+            findings.add(
+                step,
+                quantity,
+                actual[quantity],
+                bound=CLEARLY_RIGHT * scale,
+                clear=CLEARLY_WRONG / CLEARLY_RIGHT,
+            )
         for record, snapshot in zip(event.records, after, strict=True):
             worst = rule_gap(
                 self._pair.recipe.optimizer, before, snapshot, gradients=record.gradients, rate=rate
@@ -83,7 +86,7 @@ class SinglePrecisionJudge:
         return self._describe_first_step(event, before) if step == 1 else []
 
     def _rerun_in_double(
-        self, findings: Findings, event: "StepEvent", before: Snapshot
+        self, findings: Findings, event: StepEvent, before: Snapshot
     ) -> tuple[StepRecord, ...]:
         for net in self._double.nets:
             net.load_state(before.state)
@@ -115,7 +118,7 @@ class SinglePrecisionJudge:
         backwards = _run(net, before.state, batch.images[::-1])
         yield Probe(logits=backwards.logits[::-1], buffers=backwards.buffers)
 
-    def _describe_first_step(self, event: "StepEvent", before: Snapshot) -> list[str]:
+    def _describe_first_step(self, event: StepEvent, before: Snapshot) -> list[str]:
         flips = count_mask_flips(self._pair.nets, (before, before), event.batch.images)
         turned, units = sum(flip.flipped for flip in flips), sum(flip.units for flip in flips)
         counted = (
@@ -133,27 +136,14 @@ class SinglePrecisionJudge:
 
 def exact_gap(probe: Probe, exact: Probe) -> dict[str, Worst]:
     """Return a float32 run's worst errors against the float64 one, relative to each array."""
-    gaps = {"forward": _relative({"logits": probe.logits}, {"logits": exact.logits})}
+    gaps = {"forward": tensor_gap({"logits": probe.logits}, {"logits": exact.logits})}
     for quantity, ending in (("running mean", "running_mean"), ("running variance", "running_var")):
         names = [name for name in exact.buffers if name.endswith(ending)]
-        gaps[quantity] = _relative(
-            {name: probe.buffers[name] for name in names},
-            {name: exact.buffers[name] for name in names},
-        )
+        gaps[quantity] = tensor_gap(probe.buffers, exact.buffers, names=names)
     return gaps
 
 
-def _relative(actual: Mapping[str, Array], expected: Mapping[str, Array]) -> Worst:
-    worst = NOTHING
-    for name, array in expected.items():
-        difference = largest(actual[name].astype(np.float64) - array)
-        gap = difference / (largest(array) or 1.0) if np.isfinite(difference) else float("inf")
-        if gap > worst.gap:
-            worst = Worst(gap=gap, where=name)
-    return worst
-
-
-def _calibration_nets(pair: "Pair") -> Iterator[Net]:
+def _calibration_nets(pair: Pair) -> Iterator[Net]:
     yield pair.reference.astype("float32")
     if pair.settings.reference == "torch":
         yield build_twin(

@@ -1,7 +1,7 @@
 """Judging one float64 step: each quantity on its scale against its bound."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,14 +9,12 @@ from parity.compare.gaps import State, Worst, layer_gap, tensor_gap, update_gap
 from parity.frameworks.net import Array, Net, OptimizerState
 from parity.lockstep import bounds
 from parity.lockstep.findings import Findings
+from parity.lockstep.loop import StepEvent
+from parity.lockstep.pair import Pair
 from parity.reference.optimizers import update_parameters
 from parity.spec.layers import Conv2d
 from parity.spec.models import ResNetSpec
 from parity.spec.optimizers import OptimizerSpec
-
-if TYPE_CHECKING:
-    from parity.lockstep.comparison import Pair
-    from parity.lockstep.loop import StepEvent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +43,7 @@ def zero_gradient_parameters(spec: ResNetSpec) -> tuple[str, ...]:
 
 
 def judge_forward(
-    findings: Findings, pair: "Pair", images: Array, *, step: int, training: bool
+    findings: Findings, pair: Pair, images: Array, *, step: int, training: bool
 ) -> None:
     """Compare layer outputs from the same state, in the order the reference runs them."""
     reference = pair.reference.trace(images, training=training)
@@ -54,12 +52,13 @@ def judge_forward(
         actual = candidate[path].reshape(expected.shape)
         worst = tensor_gap({path: actual}, {path: expected})
         mode = "training" if training else "evaluation"
-        named = Worst(gap=worst.gap, where=f"{worst.where} in {mode} mode" if worst.where else "")
+        where = f"{worst.where} in {mode} mode" if worst.where else ""
+        named = dataclasses.replace(worst, where=where)
         if findings.add(step, "forward", named, bound=bounds.FORWARD).diverges:
             return  # every later layer inherits it
 
 
-def judge_step(findings: Findings, pair: "Pair", event: "StepEvent", *, before: Snapshot) -> None:
+def judge_step(findings: Findings, pair: Pair, event: StepEvent, *, before: Snapshot) -> None:
     """Compare everything one step produced, from the same state `before`."""
     step, rate = event.step + 1, event.rates[0]
     expected, actual = event.records
@@ -98,7 +97,7 @@ def judge_step(findings: Findings, pair: "Pair", event: "StepEvent", *, before: 
 
 
 def _parameter_gap(
-    pair: "Pair", event: "StepEvent", before: Snapshot, after: Snapshot, candidate: Snapshot
+    pair: Pair, event: StepEvent, before: Snapshot, after: Snapshot, candidate: Snapshot
 ) -> Worst:
     """Compare updates, leaving out those that Adam makes of gradients that are pure rounding."""
     names = set(event.records[0].gradients)
@@ -140,7 +139,7 @@ def rule_gap(
 
 
 def _prefixed(worst: Worst, prefix: str) -> Worst:
-    return Worst(gap=worst.gap, where=f"{prefix} {worst.where}") if worst.where else worst
+    return dataclasses.replace(worst, where=f"{prefix} {worst.where}") if worst.where else worst
 
 
 def _absolute(difference: float) -> float:

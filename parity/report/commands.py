@@ -7,8 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from parity.report.locksteps import LockstepRecord
 from parity.report.recipes import recipe_overrides
-from parity.report.records import LockstepRecord
 from parity.report.series import Series
 
 
@@ -31,7 +31,9 @@ def render_lockstep_command(record: LockstepRecord) -> str:
     words = ["parity", "lockstep", *_recipe_words(record.recipe), "--seed", str(record.seed)]
     words += ["--reference", reference, "--candidate", candidate]
     words += _backend_words(candidate_backend or reference_backend)
-    words += ["--steps", str(record.steps), f"--{record.mode}", "--dtype", record.dtype]
+    words += ["--steps", str(record.steps), f"--{record.mode}"]
+    words += ["--every", str(record.every)] if record.every > 1 else []
+    words += ["--dtype", record.dtype, "--device", record.device]
     if record.injected is not None:
         words += ["--inject", record.injected]
     return shlex.join(words)

@@ -1,9 +1,11 @@
-"""Checks on the tables of a JSON record: which keys, of which types.
+"""Tables of a JSON record, read from a file and checked: which keys, of which types.
 
 All offenders of one kind are collected before one error is raised.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from parity.errors import RunError, describe_list
@@ -12,6 +14,27 @@ FORMAT = 1
 
 Types = tuple[type, ...]
 Fields = Mapping[str, Types]
+
+NUMBER: Types = (int, float)
+OPTIONAL_NUMBER: Types = (int, float, type(None))
+OPTIONAL_TEXT: Types = (str, type(None))
+
+
+def read_table(path: Path) -> Mapping[str, Any]:
+    """Return the JSON object that a file holds.
+
+    Raises:
+        RunError: If the file is missing or damaged.
+    """
+    try:
+        table = json.loads(path.read_bytes())
+    except OSError as error:
+        message = f"{path}: expected a record file; {error.strerror or error}."
+        raise RunError(message) from error
+    except ValueError as error:
+        message = f"{path}: expected JSON; {error}. The file is damaged: repeat the run."
+        raise RunError(message) from error
+    return require_table(table, where=str(path))
 
 
 def require_table(table: object, *, where: str) -> Mapping[str, Any]:
@@ -67,7 +90,8 @@ def require_fields(table: object, fields: Fields, *, where: str, prefix: str = "
     wrong = [
         f"{prefix}{key} must be {_describe_types(types)}; got {values[key]!r:.60}."
         for key, types in fields.items()
-        if not isinstance(values[key], types) or isinstance(values[key], bool)
+        if not isinstance(values[key], types)
+        or (isinstance(values[key], bool) and bool not in types)
     ]
     if wrong:
         message = f"{where}: " + " ".join(wrong)
@@ -77,6 +101,7 @@ def require_fields(table: object, fields: Fields, *, where: str, prefix: str = "
 _TYPE_NAMES = {
     int: "an integer",
     float: "a float",
+    bool: "true or false",
     str: "a string",
     dict: "a table",
     list: "a list",

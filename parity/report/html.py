@@ -20,9 +20,10 @@ from markupsafe import Markup
 from parity.errors import RunError
 from parity.report import numbers
 from parity.report.commands import render_lockstep_command, render_train_command
+from parity.report.locksteps import LockstepRecord
 from parity.report.plots import count_steps, count_undrawn, plot_accuracy, plot_growth, plot_loss
 from parity.report.recipes import title_recipes
-from parity.report.records import LockstepRecord, RunRecord
+from parity.report.records import RunRecord
 from parity.report.series import (
     Experiment,
     compare_streams,
@@ -293,7 +294,7 @@ def _environment_rows(
             if record.threads is None
             else numbers.format_count(record.threads, "thread")
         )
-        machine = [record.cpu, threads, record.dtype]
+        machine = [record.cpu, record.device, threads, record.dtype]
         owner = f"lockstep {record.candidate}"
         rows.append((owner, ", ".join(machine), _describe_versions(record.versions)))
     return list(dict.fromkeys(rows))

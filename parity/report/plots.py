@@ -14,8 +14,9 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from parity.report.locksteps import LockstepRecord
 from parity.report.numbers import format_count, format_gap, is_finite
-from parity.report.records import LockstepRecord, RunRecord
+from parity.report.records import RunRecord
 from parity.report.series import Series, group_series
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from parity.errors import describe_list
+from parity.report.locksteps import LockstepRecord, WorstGap, parse_lockstep
 from parity.report.numbers import (
     MISSING,
     format_count,
@@ -23,7 +25,7 @@ from parity.report.numbers import (
     format_seconds,
 )
 from parity.report.recipes import title_recipes
-from parity.report.records import LockstepRecord, RunRecord, WorstGap, parse_lockstep
+from parity.report.records import RunRecord
 from parity.report.series import Experiment, compare_streams, group_experiments
 
 VERDICT_LEVELS = {
@@ -102,15 +104,29 @@ def describe_verdict(record: LockstepRecord | Mapping[str, Any]) -> str:
             f"The fault {lockstep.injected} was injected on purpose in {lockstep.candidate}, "
             f"and was {verb}."
         )
+    if lockstep.detection_power:
+        sentences.append(describe_power(lockstep))
     return " ".join(sentences)
+
+
+def describe_power(lockstep: LockstepRecord) -> str:
+    """Return how many wrong twins the comparison would have caught, and which it would not."""
+    trials = lockstep.detection_power
+    missed = [trial.change for trial in trials if not trial.caught]
+    but = f"; not {describe_list(missed)}" if missed else ""
+    return (
+        f"Detection power: it would have caught {len(trials) - len(missed)} of "
+        f"{format_count(len(trials), 'wrong twin')}{but}."
+    )
 
 
 def describe_gap(worst: WorstGap) -> str:
     """Return quantity, place, gap, bound and ratio in one clause."""
     place = f" at {worst.where}" if worst.where else ""
+    share = f", over it {format_percent(worst.share_out)} of the array" if worst.share_out else ""
     return (
         f"{worst.quantity}{place}, gap {format_gap(worst.gap)} "
-        f"against a bound of {format_gap(worst.bound)} (ratio {format_ratio(worst.ratio)})"
+        f"against a bound of {format_gap(worst.bound)} (ratio {format_ratio(worst.ratio)}{share})"
     )
 
 

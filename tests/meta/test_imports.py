@@ -118,7 +118,7 @@ TABLE = (
     # `build` loads a framework only once it is asked for a net of it.
     Row(
         owner="parity.lockstep",
-        module=(*TOOLKIT, "parity.frameworks.build", "safetensors"),
+        module=(*TOOLKIT, "parity.testing.faults", "parity.frameworks.build", "safetensors"),
         deferred=("parity.frameworks",),
     ),
     Row(

@@ -3,7 +3,8 @@
 import pytest
 
 from parity.cli.options import open_stream, resolve
-from parity.lockstep.comparison import LockstepSettings, run_lockstep
+from parity.lockstep.comparison import run_lockstep
+from parity.lockstep.pair import LockstepSettings
 
 MOMENTUM_FLOAT32 = 0.8999999761581421
 BETA1_FLOAT32, BETA2_FLOAT32 = 0.8999999761581421, 0.9990000128746033

@@ -30,6 +30,7 @@ DIVERGENCE = {
     "gap": 2.5e-4,
     "bound": 1e-13,
     "ratio": 2.5e9,
+    "share_out": 0.75,
 }
 GRADIENTS = {
     "step": 2,
@@ -38,6 +39,7 @@ GRADIENTS = {
     "gap": 3e-14,
     "bound": 1e-13,
     "ratio": 0.3,
+    "share_out": 0.0,
     "growth": 1.25,
 }
 
@@ -92,9 +94,11 @@ def lockstep_table(**changes):
         "candidate": "keras-tensorflow",
         "mode": "resync",
         "dtype": "float64",
+        "device": "cpu",
         "recipe": RECIPE,
         "seed": 0,
         "steps": 2,
+        "every": 1,
         "injected": None,
         "verdict": "diverges",
         "reason": "Running statistics left their bound.",
@@ -102,10 +106,35 @@ def lockstep_table(**changes):
         "summary": [GRADIENTS, {**DIVERGENCE, "growth": None}],
         "rows": [row, second],
         "notes": ["Gradients that are zero in theory: none."],
+        "input_sensitivity": 0.5,
+        "detection_power": [],
         "environment": {"versions": VERSIONS["keras"], "cpu": "AMD EPYC", "threads": 2},
         "stream_digest": "cd" * 32,
         "seconds": 12.3,
     } | changes
+
+
+TRIALS = [
+    {
+        "fault": "lr_off",
+        "change": "lr=0.1000000001",
+        "caught": True,
+        "quantity": "parameters",
+        "ratio": 6.7e3,
+    },
+    {
+        "fault": "momentum_through_float32",
+        "change": "momentum=0.8999999761581421",
+        "caught": False,
+        "quantity": "slots",
+        "ratio": 0.1,
+    },
+]
+
+
+@pytest.fixture
+def power_trials():
+    return copy.deepcopy(TRIALS)
 
 
 @pytest.fixture
@@ -147,7 +176,7 @@ def lockstep_record_table():
 
 @pytest.fixture
 def load_lockstep():
-    from parity.report.records import parse_lockstep
+    from parity.report.locksteps import parse_lockstep
 
     def load(**changes):
         return parse_lockstep(lockstep_table(**changes), where="lockstep.json")

@@ -32,7 +32,8 @@ def test_lockstep_command_names_mode_precision_and_fault(load_lockstep):
 
     assert render_lockstep_command(record) == (
         "parity lockstep --recipe own --data digits --seed 0 --reference torch --candidate keras "
-        "--keras-backend tensorflow --steps 2 --resync --dtype float64 --inject bn_epsilon=0.001"
+        "--keras-backend tensorflow --steps 2 --resync --dtype float64 --device cpu "
+        "--inject bn_epsilon=0.001"
     )
 
 

@@ -202,21 +202,41 @@ def test_page_shows_recipe_environment_and_commands(render):
     assert "parity report runs/*" in text
 
 
+def test_wrong_twins_are_listed_with_what_became_of_them(render, load_lockstep, power_trials):
+    page = render(lockstep=[load_lockstep(detection_power=power_trials)])
+
+    rows = re.findall(r"<td>(lr off|momentum through float32)</td>(.*?)</tr>", page, re.DOTALL)
+
+    assert [("lr=0.1000000001" in row, "✓" in row) for _, row in rows] == [
+        (True, True),
+        (False, False),
+    ]
+
+
 @pytest.mark.parametrize(
-    "where", ["recipe", "cpu", "version", "reason", "place", "note", "command"]
+    "where", ["recipe", "cpu", "version", "reason", "place", "note", "trial", "command"]
 )
-def test_text_of_records_is_escaped(render, load_run, load_lockstep, where):
+def test_text_of_records_is_escaped(render, load_run, load_lockstep, power_trials, where):
     evil = "<script>alert(1)</script>"
     runs = {
         "recipe": {"recipe": {"name": evil, "data": "digits"}},
         "cpu": {"cpu": evil},
         "version": {"versions": {"torch": evil}},
     }
-    first = {"step": 1, "quantity": evil, "where": evil, "gap": 1.0, "bound": 1.0, "ratio": 2.0}
+    first = {
+        "step": 1,
+        "quantity": evil,
+        "where": evil,
+        "gap": 1.0,
+        "bound": 1.0,
+        "ratio": 2.0,
+        "share_out": 0.0,
+    }
     lockstep = {
         "reason": {"reason": evil},
         "place": {"summary": [first]},
         "note": {"notes": [evil]},
+        "trial": {"detection_power": [power_trials[0] | {"fault": evil, "change": evil}]},
     }
 
     page = render(

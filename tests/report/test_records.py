@@ -1,11 +1,9 @@
 """Records read from their files: what they hold, and which damage is refused or tolerated."""
 
-import json
-
 import pytest
 
 from parity.errors import RunError
-from parity.report.records import parse_lockstep, read_lockstep, read_run
+from parity.report.records import read_run
 
 
 def test_run_record_holds_identity_result_and_epochs(write_run):
@@ -117,48 +115,3 @@ def test_run_file_that_is_no_table_is_refused(write_run):
 
     with pytest.raises(RunError, match=r"expected a JSON object; got list\."):
         read_run(folder)
-
-
-def test_lockstep_record_holds_summary_and_rows(tmp_path, lockstep_record_table):
-    path = tmp_path / "lockstep.json"
-    path.write_text(json.dumps(lockstep_record_table()))
-
-    record = read_lockstep(path)
-
-    assert record.first_divergence.where == "stem.bn.running_var"
-    assert [worst.quantity for worst in record.summary] == ["gradients", "running statistics"]
-    assert record.rows[1].quantities["gradients"].gap == 3e-14
-
-
-def test_lockstep_record_keeps_gaps_that_are_not_finite(tmp_path, lockstep_record_table):
-    table = lockstep_record_table()
-    table["summary"][0] = table["summary"][0] | {"gap": float("nan"), "ratio": float("inf")}
-    path = tmp_path / "lockstep.json"
-    path.write_text(json.dumps(table))
-
-    assert read_lockstep(path).summary[0].ratio == float("inf")
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"verdict": "same"}, r"verdict must be one of numerically equivalent, .*; got 'same'\."),
-        ({"mode": "slow"}, r"mode must be one of resync, free; got 'slow'\."),
-        ({"summary": [{}]}, r"6 keys missing \(summary\[0\]\.gap, "),
-        ({"summary": [7]}, r"summary\[0\]: expected a JSON object; got int\."),
-        ({"rows": [{"step": 1}]}, r"1 keys missing \(rows\[0\]\.quantities\)\."),
-        ({"environment": {}}, r"3 keys missing \(environment\.versions, "),
-        (
-            {"rows": [{"step": 1, "quantities": {"loss": {"gap": "0"}}}]},
-            r"2 keys missing \(rows\[0\]\.quantities\.loss\.bound, ",
-        ),
-        (
-            {"rows": [{"step": 1, "quantities": {}, "control": {"loss": "0"}}]},
-            r"rows\[0\]\.control\.loss must be an integer or a float; got '0'\.",
-        ),
-    ],
-    ids=["verdict", "mode", "keys", "no-table", "row", "environment", "gap", "control"],
-)
-def test_wrong_lockstep_table_is_refused(lockstep_record_table, changes, expected):
-    with pytest.raises(RunError, match=expected):
-        parse_lockstep(lockstep_record_table(**changes), where="lockstep.json")

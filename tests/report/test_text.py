@@ -41,7 +41,20 @@ def printed(table):
 def test_divergence_is_described_by_step_quantity_place_gap_and_bound(lockstep_record_table):
     assert describe_verdict(lockstep_record_table()) == (
         "keras-tensorflow diverges from torch at step 1: running statistics at "
-        "stem.bn.running_var, gap 2.5e-04 against a bound of 1.0e-13 (ratio 2.5e+09)."
+        "stem.bn.running_var, gap 2.5e-04 against a bound of 1.0e-13 "
+        "(ratio 2.5e+09, over it 75.00 % of the array)."
+    )
+
+
+def test_detection_power_is_described_with_what_would_be_missed(
+    lockstep_record_table, power_trials
+):
+    table = lockstep_record_table(
+        verdict="numerically equivalent", first_divergence=None, detection_power=power_trials
+    )
+
+    assert describe_verdict(table).endswith(
+        "Detection power: it would have caught 1 of 2 wrong twins; not momentum=0.8999999761581421."
     )
 
 

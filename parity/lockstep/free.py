@@ -1,0 +1,109 @@
+"""Free-running lockstep: rounding grows, and is judged against a control.
+
+The control is the reference with every weight moved by one unit in the last place.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from parity.compare.gaps import Worst, layer_gap, tensor_gap
+from parity.data.batches import START_DIGEST
+from parity.frameworks.net import Net
+from parity.lockstep import bounds
+from parity.lockstep.course import Course
+from parity.lockstep.findings import Findings
+from parity.lockstep.kinks import count_mask_flips, describe_flips
+from parity.lockstep.loop import StepEvent, training_steps
+from parity.lockstep.pair import Pair
+from parity.lockstep.single import SinglePrecisionJudge
+from parity.lockstep.steps import Snapshot, take_snapshot
+
+
+def run_free(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> Course:
+    """Train reference, candidate and control freely, and compare after every step."""
+    control = _build_control(pair)
+    single = SinglePrecisionJudge(pair) if pair.settings.dtype == "float32" else None
+    notes: list[str] = []
+    kink: str | None = None
+    digest = START_DIGEST
+    first = take_snapshot(pair.reference)
+    before = (first, take_snapshot(pair.candidate))
+    steps = training_steps(
+        [*pair.nets, control],
+        pair.stream,
+        recipes=[*pair.recipes, pair.recipe],
+        start=0,
+        stop=pair.settings.steps,
+        digest=digest,
+        with_gradients=single is not None,
+    )
+    for event in steps:
+        step, digest = event.step + 1, event.digest
+        if single is not None and step == 1:
+            notes += single.judge(findings, _without_control(event), before=first)
+        gaps = free_gaps(pair.reference, pair.candidate, event, index=1)
+        exceeded = gaps["parameters"].gap > bounds.FREE_PARAMETERS
+        if exceeded and kink is None and single is None:
+            kink = _find_kink(pair, before, event)
+            notes += [kink] if kink else []
+        judged = single is None and kink is None
+        _record(findings, gaps, step=step, judged=judged)
+        drifts = free_gaps(pair.reference, control, event, index=2)
+        findings.close_step(
+            step,
+            rate=event.rates[0],
+            loss=event.records[0].loss,
+            control={quantity: worst.gap for quantity, worst in drifts.items()},
+        )
+        if judged:
+            before = (take_snapshot(pair.reference), take_snapshot(pair.candidate))
+        on_step(step)
+    return Course(
+        digest=digest, notes=tuple(notes), start=0, before=first, has_kink=kink is not None
+    )
+
+
+def free_gaps(reference: Net, candidate: Net, event: StepEvent, *, index: int) -> dict[str, Worst]:
+    """Return the gap of each quantity between two nets; `index` is the candidate's in the event."""
+    states = candidate.state(), reference.state()
+    names = reference.parameter_names()
+    parameters = [{name: state[name] for name in names} for state in states]
+    buffers = [name for name in states[1] if name not in names]
+    losses = event.records[index].loss, event.records[0].loss
+    return {
+        "loss": Worst(gap=abs(losses[0] - losses[1]), where=""),
+        "running mean": tensor_gap(
+            *states, names=[name for name in buffers if name.endswith("mean")]
+        ),
+        "running variance": tensor_gap(
+            *states, names=[name for name in buffers if name.endswith("var")]
+        ),
+        "parameters": layer_gap(*parameters),
+    }
+
+
+def _record(findings: Findings, gaps: dict[str, Worst], *, step: int, judged: bool) -> None:
+    for quantity, worst in gaps.items():
+        bound = bounds.FREE_PARAMETERS if quantity == "parameters" and judged else None
+        findings.add(step, quantity, worst, bound=bound)
+
+
+def _find_kink(pair: Pair, before: tuple[Snapshot, Snapshot], event: StepEvent) -> str | None:
+    flips = count_mask_flips(pair.nets, before, event.batch.images)
+    return describe_flips(flips, step=event.step + 1)
+
+
+def _without_control(event: StepEvent) -> StepEvent:
+    return dataclasses.replace(event, records=event.records[:2], rates=event.rates[:2])
+
+
+def _build_control(pair: Pair) -> Net:
+    """Return the reference with every weight moved by one unit in the last place."""
+    control = pair.reference.astype(pair.settings.dtype)
+    state = pair.reference.state()
+    for name in pair.reference.parameter_names():
+        state[name] = np.nextafter(state[name], np.inf, dtype=state[name].dtype)
+    control.load_state(state)
+    return control

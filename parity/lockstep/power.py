@@ -1,0 +1,130 @@
+"""Detection power: how many of a standard set of wrong twins this comparison would have caught.
+
+A pass says little if a wrong twin would have passed as well. So once a pair has passed, each
+fault of `parity.testing.faults` that applies to its model and recipe is set in a fresh twin, which
+is run beside the reference under the bounds that the candidate passed.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from parity.compare.gaps import Worst
+from parity.data.batches import START_DIGEST
+from parity.errors import SpecError
+from parity.lockstep import bounds
+from parity.lockstep.course import Course
+from parity.lockstep.findings import Findings
+from parity.lockstep.free import free_gaps
+from parity.lockstep.injection import Injection, describe_no_op
+from parity.lockstep.loop import training_steps
+from parity.lockstep.pair import Pair, build_net
+from parity.lockstep.resynced import compared_step, resync
+from parity.lockstep.single import SinglePrecisionJudge
+from parity.lockstep.steps import judge_step
+from parity.testing.faults import CONVENTION_FAULTS, OPTIMIZER_FAULTS, seed_spec_fault
+
+# Free-running float64 nets are judged by what has grown; a fault that has grown past the bound
+# within these steps has after more of them, too.
+FREE_STEPS = 10
+
+# Another structure than the reference's: no comparison can miss it.
+_STRUCTURAL = ("conv_bias_flipped",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One wrong twin and what the comparison said of it.
+
+    Attributes:
+        fault: Name in `parity.testing.faults.SPEC_FAULTS`.
+        change: `field=value` of the wrong twin.
+        caught: Whether the verdict would have been *diverges*.
+        quantity: The quantity with the largest ratio.
+        ratio: Its gap over its bound.
+    """
+
+    fault: str
+    change: str
+    caught: bool
+    quantity: str
+    ratio: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the trial as a table."""
+        return dataclasses.asdict(self)
+
+
+def measure_power(pair: Pair, course: Course) -> list[Trial]:
+    """Return a trial of each fault that can change a number of this model under this recipe.
+
+    A resynced comparison repeats its last step; free-running float64 nets run their first
+    `FREE_STEPS`. The trials use the reference, which is left wherever they end.
+    """
+    return [_try(name, injection, pair, course) for name, injection in standard_faults(pair)]
+
+
+def standard_faults(pair: Pair) -> Iterator[tuple[str, Injection]]:
+    """Yield name and injection of each fault that applies."""
+    recipe = pair.recipe
+    tables = (("conventions", CONVENTION_FAULTS), ("optimizer", OPTIMIZER_FAULTS))
+    for owner, faults in tables:
+        right = getattr(recipe, owner)
+        for name, (field, _) in faults.items():
+            if name in _STRUCTURAL:
+                continue
+            try:
+                wrong = seed_spec_fault(name, right)
+            except SpecError:  # it would change nothing, or the recipe has no such field
+                continue
+            injection = Injection(
+                text=f"{field}={getattr(wrong, field)}",
+                recipe=dataclasses.replace(recipe, **{owner: wrong}),
+            )
+            if describe_no_op(injection, recipe, pair.spec) is None:
+                yield name, injection
+
+
+def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial:
+    settings = pair.settings
+    # A torch twin is built in no time; a Keras one is compiled anew for each fault.
+    framework = "torch" if "torch" in (settings.reference, settings.candidate) else "keras"
+    wrong = build_net(framework, injection.candidate_spec(pair.spec), injection.recipe, settings)
+    suspect = dataclasses.replace(pair, candidate=wrong, injection=injection)
+    for net in suspect.nets:
+        resync(net, course.before)
+    findings = Findings()
+    if settings.dtype == "float32":
+        event = compared_step(suspect, step=course.start)
+        SinglePrecisionJudge(suspect).judge(findings, event, before=course.before)
+    elif settings.mode == "resync":
+        event = compared_step(suspect, step=course.start)
+        judge_step(findings, suspect, event, before=course.before)
+    else:
+        findings.add(FREE_STEPS, "parameters", _run_freely(suspect), bound=bounds.FREE_PARAMETERS)
+    worst = max(
+        (row for row in findings.summary() if row["ratio"] is not None),
+        key=lambda row: row["ratio"],
+    )
+    return Trial(
+        fault=name,
+        change=str(injection.text),
+        caught=findings.first_divergence() is not None,
+        quantity=worst["quantity"],
+        ratio=worst["ratio"],
+    )
+
+
+def _run_freely(suspect: Pair) -> Worst:
+    """Return the worst gap of the parameters over the first steps of a free run."""
+    steps = training_steps(
+        suspect.nets,
+        suspect.stream,
+        recipes=suspect.recipes,
+        start=0,
+        stop=min(FREE_STEPS, suspect.settings.steps),
+        digest=START_DIGEST,
+    )
+    gaps = [free_gaps(*suspect.nets, event, index=1)["parameters"] for event in steps]
+    return max(gaps, key=lambda worst: worst.gap)
