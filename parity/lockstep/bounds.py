@@ -12,6 +12,9 @@ from dataclasses import dataclass
 # Sides of the maps that the small bounds were measured on; the large ones were measured at 32x32.
 SMALL_MAP_PIXELS = 8 * 8
 
+# On large maps gradients carry this much more rounding; for what was measured on small maps only.
+LARGE_MAP_FACTOR = 80.0
+
 # Layer outputs in float64, relative to the largest of each layer: worst seen 3.3e-13 on right twins
 # of ResNet-18 at 32x32, 8e-13 on a bottleneck net that ends in single pixels; a stride offset moves
 # them by 6e-2.
@@ -19,10 +22,6 @@ FORWARD = 1e-11
 
 # Updates computed from a net's own gradients by the float64 update rule: worst seen 4.2e-16.
 UPDATE_RULE = 5e-15
-
-# Parameters of two free-running float64 nets after 200 steps: worst seen 9.6e-14; one unit in the
-# last place moves the reference itself by 2.8e-14.
-FREE_PARAMETERS = 1e-11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,5 +62,23 @@ def _update_bound(step: int, optimizer: str, *, is_small: bool) -> float:
         return 1.5e-13 if is_small else 4e-11
     later = 1.3e-11 if step <= 10 else 5e-13
     bound = 3.5e-8 if step == 1 else later
-    # Adam was measured on small maps only; on large ones gradients carry eighty times the rounding.
-    return bound if is_small else bound * 80.0
+    return bound if is_small else bound * LARGE_MAP_FACTOR
+
+
+def free_bounds(*, pixels: int) -> dict[str, float]:
+    """Return bounds on what two free-running float64 nets may have drifted apart.
+
+    After 200 steps of ResNet-20 on digits, parameters were apart by 5.1e-12, running statistics by
+    8.1e-12 and slots of ResNet-8 by 1.7e-13; one unit in the last place moves the reference itself
+    as far.
+
+    Args:
+        pixels: Height times width of the input.
+    """
+    factor = 1.0 if pixels <= SMALL_MAP_PIXELS else LARGE_MAP_FACTOR
+    return {
+        "running mean": 1e-10 * factor,
+        "running variance": 1e-10 * factor,
+        "slots": 1e-10 * factor,
+        "parameters": 1e-11 * factor,
+    }

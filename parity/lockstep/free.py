@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from parity.compare.gaps import Worst, layer_gap, tensor_gap
+from parity.compare.gaps import NOTHING, Worst, layer_gap, tensor_gap
 from parity.data.batches import START_DIGEST
 from parity.frameworks.net import Net
 from parity.lockstep import bounds
@@ -18,7 +18,7 @@ from parity.lockstep.kinks import count_mask_flips, describe_flips
 from parity.lockstep.loop import StepEvent, training_steps
 from parity.lockstep.pair import Pair
 from parity.lockstep.single import SinglePrecisionJudge
-from parity.lockstep.steps import Snapshot, take_snapshot
+from parity.lockstep.steps import Snapshot, prefixed, take_snapshot
 
 
 def run_free(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> Course:
@@ -27,6 +27,7 @@ def run_free(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> 
     single = SinglePrecisionJudge(pair) if pair.settings.dtype == "float32" else None
     notes: list[str] = []
     kink: str | None = None
+    limits = free_limits(pair)
     digest = START_DIGEST
     first = take_snapshot(pair.reference)
     before = (first, take_snapshot(pair.candidate))
@@ -44,12 +45,12 @@ def run_free(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> 
         if single is not None and step == 1:
             notes += single.judge(findings, _without_control(event), before=first)
         gaps = free_gaps(pair.reference, pair.candidate, event, index=1)
-        exceeded = gaps["parameters"].gap > bounds.FREE_PARAMETERS
+        exceeded = any(gaps[quantity].gap > bound for quantity, bound in limits.items())
         if exceeded and kink is None and single is None:
             kink = _find_kink(pair, before, event)
             notes += [kink] if kink else []
         judged = single is None and kink is None
-        _record(findings, gaps, step=step, judged=judged)
+        add_free_gaps(findings, gaps, step=step, limits=limits if judged else {})
         drifts = free_gaps(pair.reference, control, event, index=2)
         findings.close_step(
             step,
@@ -80,14 +81,29 @@ def free_gaps(reference: Net, candidate: Net, event: StepEvent, *, index: int) -
         "running variance": tensor_gap(
             *states, names=[name for name in buffers if name.endswith("var")]
         ),
+        "slots": _slot_gap(candidate, reference),
         "parameters": layer_gap(*parameters),
     }
 
 
-def _record(findings: Findings, gaps: dict[str, Worst], *, step: int, judged: bool) -> None:
+def _slot_gap(candidate: Net, reference: Net) -> Worst:
+    expected, actual = (net.optimizer_state().slots for net in (reference, candidate))
+    gaps = [prefixed(layer_gap(actual[slot], expected[slot]), slot) for slot in expected]
+    return max(gaps, key=lambda worst: worst.gap, default=NOTHING)
+
+
+def free_limits(pair: Pair) -> dict[str, float]:
+    """Return the bound of each quantity that free-running nets of this input size are judged by."""
+    height, width = pair.spec.input_size
+    return bounds.free_bounds(pixels=height * width)
+
+
+def add_free_gaps(
+    findings: Findings, gaps: dict[str, Worst], *, step: int, limits: dict[str, float]
+) -> None:
+    """Record the gaps of a free-running step, judged where there is a limit."""
     for quantity, worst in gaps.items():
-        bound = bounds.FREE_PARAMETERS if quantity == "parameters" and judged else None
-        findings.add(step, quantity, worst, bound=bound)
+        findings.add(step, quantity, worst, bound=limits.get(quantity))
 
 
 def _find_kink(pair: Pair, before: tuple[Snapshot, Snapshot], event: StepEvent) -> str | None:

@@ -10,13 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from parity.compare.gaps import Worst
 from parity.data.batches import START_DIGEST
 from parity.errors import SpecError
-from parity.lockstep import bounds
 from parity.lockstep.course import Course
 from parity.lockstep.findings import Findings
-from parity.lockstep.free import free_gaps
+from parity.lockstep.free import add_free_gaps, free_gaps, free_limits
 from parity.lockstep.injection import Injection, describe_no_op
 from parity.lockstep.loop import training_steps
 from parity.lockstep.pair import Pair, build_net
@@ -102,7 +100,7 @@ def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial:
         event = compared_step(suspect, step=course.start)
         judge_step(findings, suspect, event, before=course.before)
     else:
-        findings.add(FREE_STEPS, "parameters", _run_freely(suspect), bound=bounds.FREE_PARAMETERS)
+        _run_freely(suspect, findings)
     worst = max(
         (row for row in findings.summary() if row["ratio"] is not None),
         key=lambda row: row["ratio"],
@@ -116,15 +114,16 @@ def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial:
     )
 
 
-def _run_freely(suspect: Pair) -> Worst:
-    """Return the worst gap of the parameters over the first steps of a free run."""
-    steps = training_steps(
+def _run_freely(suspect: Pair, findings: Findings) -> None:
+    """Judge the first steps of a free run."""
+    limits = free_limits(suspect)
+    for event in training_steps(
         suspect.nets,
         suspect.stream,
         recipes=suspect.recipes,
         start=0,
         stop=min(FREE_STEPS, suspect.settings.steps),
         digest=START_DIGEST,
-    )
-    gaps = [free_gaps(*suspect.nets, event, index=1)["parameters"] for event in steps]
-    return max(gaps, key=lambda worst: worst.gap)
+    ):
+        gaps = free_gaps(*suspect.nets, event, index=1)
+        add_free_gaps(findings, gaps, step=event.step + 1, limits=limits)

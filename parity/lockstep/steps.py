@@ -83,7 +83,7 @@ def judge_step(findings: Findings, pair: Pair, event: StepEvent, *, before: Snap
         )
     for slot, arrays in after.optimizer_state.slots.items():
         worst = layer_gap(candidate.optimizer_state.slots[slot], arrays)
-        findings.add(step, "slots", _prefixed(worst, slot), bound=bound.slots)
+        findings.add(step, "slots", prefixed(worst, slot), bound=bound.slots)
     findings.add(
         step,
         "parameters",
@@ -93,7 +93,7 @@ def judge_step(findings: Findings, pair: Pair, event: StepEvent, *, before: Snap
     own = (("reference", expected.gradients, after), ("candidate", actual.gradients, candidate))
     for side, side_gradients, snapshot in own:
         worst = rule_gap(optimizer, before, snapshot, gradients=side_gradients, rate=rate)
-        findings.add(step, "update rule", _prefixed(worst, side), bound=bounds.UPDATE_RULE)
+        findings.add(step, "update rule", prefixed(worst, side), bound=bounds.UPDATE_RULE)
 
 
 def _parameter_gap(
@@ -138,7 +138,8 @@ def rule_gap(
     return max(gaps, key=lambda gap: gap.gap)
 
 
-def _prefixed(worst: Worst, prefix: str) -> Worst:
+def prefixed(worst: Worst, prefix: str) -> Worst:
+    """Return the gap with a word before its place."""
     return dataclasses.replace(worst, where=f"{prefix} {worst.where}") if worst.where else worst
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from parity.compare.gaps import layer_gap, layer_scales, tensor_gap, update_gap
+from parity.compare.gaps import Worst, layer_gap, layer_scales, tensor_gap, update_gap
 
 
 def state(**arrays):
@@ -40,6 +40,26 @@ def test_a_value_that_is_not_finite_is_an_infinite_gap(value):
 
 def test_a_difference_from_nothing_is_an_infinite_gap():
     assert tensor_gap(state(a__w=[1e-300]), state(a__w=[0.0])).gap == math.inf
+
+
+@pytest.mark.parametrize(
+    ("candidate", "reference", "share"),
+    [
+        ([1.0, 1.5, 2.0, 2.5], [1.0, 1.0, 2.0, 2.0], 0.5),
+        ([1.0, math.nan, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0], 0.25),
+        ([0.0, 1e-300, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], 0.25),
+    ],
+    ids=["half", "nan", "from-nothing"],
+)
+def test_share_over_a_bound_is_of_the_worst_array(candidate, reference, share):
+    worst = tensor_gap(state(a__w=candidate, b__w=[1.0] * 9), state(a__w=reference, b__w=[1.0] * 9))
+
+    assert worst.share_over(0.01) == share
+
+
+def test_a_gap_without_elements_is_over_its_bound_as_a_whole():
+    assert Worst(gap=2.0, where="").share_over(1.0) == 1.0
+    assert Worst(gap=0.5, where="").share_over(1.0) == 0.0
 
 
 def test_equal_states_have_no_gap():

@@ -3,6 +3,7 @@
 import pytest
 
 from parity.cli.options import open_stream, resolve
+from parity.lockstep import comparison
 from parity.lockstep.comparison import run_lockstep
 from parity.lockstep.pair import LockstepSettings
 
@@ -121,6 +122,53 @@ def test_free_running_twins_part_no_faster_than_rounding():
 
     assert record["verdict"] == "numerically equivalent"
     assert all(row["control"]["parameters"] < 1e-11 for row in record["rows"] if row["step"])
+
+
+# Faults that the comparison must catch, whatever else it does; `decay_scaling_flipped` shows only
+# once the rate has left its base.
+@pytest.mark.parametrize(
+    ("kwargs", "missed"),
+    [
+        ({"steps": 3}, set()),
+        ({"steps": 3, "recipe": "best_adam"}, {"decay_scaling_flipped"}),
+        (
+            {"steps": 3, "recipe": "best_adam", "overrides": ["schedule.unit=step"]},
+            set(),
+        ),
+        ({"steps": 4, "mode": "free"}, set()),
+        ({"steps": 2, "dtype": "float32"}, set()),
+    ],
+    ids=["sgd", "adamw", "adamw-by-step", "free", "float32"],
+)
+def test_a_pass_says_which_wrong_twins_it_would_have_caught(kwargs, missed):
+    record = lockstep(**kwargs)
+
+    trials = record["detection_power"]
+    assert {trial["fault"] for trial in trials if not trial["caught"]} == missed
+    assert len(trials) >= 13
+    assert record["input_sensitivity"] > 0.1
+
+
+def test_a_first_step_says_nothing_of_momentum():
+    record = lockstep(steps=1)
+
+    missed = [trial["fault"] for trial in record["detection_power"] if not trial["caught"]]
+    assert missed == ["momentum_through_float32"]
+
+
+def test_a_comparison_that_catches_no_wrong_twin_is_vacuous(monkeypatch):
+    monkeypatch.setattr(comparison, "measure_power", lambda _pair, _course: [])
+
+    record = lockstep(steps=1)
+
+    assert record["verdict"] == "vacuous"
+
+
+@pytest.mark.parametrize("inject", ["stats_decay=0.99", "velocity_holds_lr=true"])
+def test_a_free_run_catches_what_leaves_its_parameters_alone(inject):
+    record = lockstep(mode="free", steps=2, inject=inject)
+
+    assert record["verdict"] == "diverges"
 
 
 def test_a_free_running_wrong_rate_is_no_kink():
