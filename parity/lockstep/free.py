@@ -26,8 +26,8 @@ def run_free(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> 
     control = _build_control(pair)
     single = SinglePrecisionJudge(pair) if pair.settings.dtype == "float32" else None
     notes: list[str] = []
-    kink: str | None = None
-    limits = free_limits(pair)
+    has_parted = has_kink = False
+    drifted: dict[str, float] = {}
     digest = START_DIGEST
     first = take_snapshot(pair.reference)
     before = (first, take_snapshot(pair.candidate))
@@ -45,25 +45,25 @@ def run_free(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> 
         if single is not None and step == 1:
             notes += single.judge(findings, _without_control(event), before=first)
         gaps = free_gaps(pair.reference, pair.candidate, event, index=1)
-        exceeded = any(gaps[quantity].gap > bound for quantity, bound in limits.items())
-        if exceeded and kink is None and single is None:
-            kink = _find_kink(pair, before, event)
-            notes += [kink] if kink else []
-        judged = single is None and kink is None
-        add_free_gaps(findings, gaps, step=step, limits=limits if judged else {})
         drifts = free_gaps(pair.reference, control, event, index=2)
+        drifted = {name: max(drifted.get(name, 0.0), drifts[name].gap) for name in drifts}
+        limits = {} if single else free_limits(pair, step=step, control=drifted)
+        if not has_parted and any(gaps[name].gap > bound for name, bound in limits.items()):
+            has_parted = True
+            kink = _find_kink(pair, before, event)
+            has_kink = kink is not None
+            notes += [kink] if kink else []
+        add_free_gaps(findings, gaps, step=step, limits={} if has_kink else limits)
         findings.close_step(
             step,
             rate=event.rates[0],
             loss=event.records[0].loss,
-            control={quantity: worst.gap for quantity, worst in drifts.items()},
+            control={name: worst.gap for name, worst in drifts.items()},
         )
-        if judged:
+        if limits and not has_parted:
             before = (take_snapshot(pair.reference), take_snapshot(pair.candidate))
         on_step(step)
-    return Course(
-        digest=digest, notes=tuple(notes), start=0, before=first, has_kink=kink is not None
-    )
+    return Course(digest=digest, notes=tuple(notes), start=0, before=first, has_kink=has_kink)
 
 
 def free_gaps(reference: Net, candidate: Net, event: StepEvent, *, index: int) -> dict[str, Worst]:
@@ -92,10 +92,10 @@ def _slot_gap(candidate: Net, reference: Net) -> Worst:
     return max(gaps, key=lambda worst: worst.gap, default=NOTHING)
 
 
-def free_limits(pair: Pair) -> dict[str, float]:
-    """Return the bound of each quantity that free-running nets of this input size are judged by."""
+def free_limits(pair: Pair, *, step: int, control: dict[str, float]) -> dict[str, float]:
+    """Return the bound of each quantity at a free-running step, given how far the control is."""
     height, width = pair.spec.input_size
-    return bounds.free_bounds(pixels=height * width)
+    return bounds.free_bounds(step=step, pixels=height * width, control=control)
 
 
 def add_free_gaps(

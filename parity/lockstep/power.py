@@ -116,7 +116,6 @@ def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial:
 
 def _run_freely(suspect: Pair, findings: Findings) -> None:
     """Judge the first steps of a free run."""
-    limits = free_limits(suspect)
     for event in training_steps(
         suspect.nets,
         suspect.stream,
@@ -125,5 +124,7 @@ def _run_freely(suspect: Pair, findings: Findings) -> None:
         stop=min(FREE_STEPS, suspect.settings.steps),
         digest=START_DIGEST,
     ):
+        step = event.step + 1
+        limits = free_limits(suspect, step=step, control={})
         gaps = free_gaps(*suspect.nets, event, index=1)
-        add_free_gaps(findings, gaps, step=event.step + 1, limits=limits)
+        add_free_gaps(findings, gaps, step=step, limits=limits)
