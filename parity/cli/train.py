@@ -73,20 +73,11 @@ def train(
         "keras_backend": keras_backend,
     }
     if resume is not None:
-        if out is not None:
-            message = f"--out {out}: expected no --out beside --resume; a run stays in its folder."
-            raise RunError(message)
-        stored, settings = read_identity(resume)
-        departures = _departures(
-            stored, settings, recipe=recipe, data=data, changes=changes, asked=asked
-        )
-        if departures:
-            message = (
-                f"--resume {resume}: the stored run is another one: {describe_list(departures)}. "
-                "Leave these options out to go on with it."
-            )
-            raise RunError(message)
-        carry_out(_reopen(resume, stored, settings, data_dir=data_dir, download=download))
+        run = _resume(
+            resume, out, recipe=recipe, data=data, data_dir=data_dir, download=download,
+            changes=changes, asked=asked,
+        )  # fmt: skip
+        carry_out(run)
         return
     if recipe is None:
         message = "train: expected --framework torch|keras and --recipe NAME, or --resume DIR."
@@ -95,9 +86,8 @@ def train(
     if resolved:
         typer.echo(render_toml(wanted.to_table()), nl=False)
         return
-    seed = seed or 0
     _check_framework(framework)
-    stream = options.open_stream(wanted, seed=seed, folder=data_dir, download=download)
+    stream = options.open_stream(wanted, seed=seed or 0, folder=data_dir, download=download)
     settings = make_settings(
         str(framework),
         recipe=wanted,
@@ -179,6 +169,37 @@ def carry_out(run: TrainingRun) -> dict[str, Any]:
     return result
 
 
+def _resume(
+    folder: Path,
+    out: Path | None,
+    *,
+    recipe: str | None,
+    data: str | None,
+    data_dir: Path | None,
+    download: bool,
+    changes: dict[str, Any],
+    asked: dict[str, Any],
+) -> TrainingRun:
+    """Reopen a stored run, unless the options ask for another one."""
+    if out is not None:
+        message = f"--out {out}: expected no --out beside --resume; a run stays in its folder."
+        raise RunError(message)
+    stored, settings = read_identity(folder)
+    departures = _departures(
+        stored, settings, recipe=recipe, data=data, changes=changes, asked=asked
+    )
+    if departures:
+        message = (
+            f"--resume {folder}: the stored run is another one: {describe_list(departures)}. "
+            "Leave these options out to go on with it."
+        )
+        raise RunError(message)
+    if settings.framework == "keras":
+        runtime.select_keras_backend(settings.keras_backend)
+    stream = options.open_stream(stored, seed=settings.seed, folder=data_dir, download=download)
+    return resume_run(folder, stream=stream)
+
+
 def _departures(
     stored: ResolvedRecipe,
     settings: RunSettings,
@@ -197,17 +218,3 @@ def _departures(
         if value is not None:
             departures += describe_changes(getattr(settings, name), value, where=name)
     return departures
-
-
-def _reopen(
-    folder: Path,
-    recipe: ResolvedRecipe,
-    settings: RunSettings,
-    *,
-    data_dir: Path | None,
-    download: bool,
-) -> TrainingRun:
-    if settings.framework == "keras":
-        runtime.select_keras_backend(settings.keras_backend)
-    stream = options.open_stream(recipe, seed=settings.seed, folder=data_dir, download=download)
-    return resume_run(folder, stream=stream)
