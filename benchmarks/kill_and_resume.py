@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from parity.lockstep.checkpoints import read_checkpoint
-from parity.lockstep.files import read_json
+from parity.lockstep.fields import read_table
 from parity.lockstep.loop import state_digest
 from parity.rng import stream
 
@@ -78,7 +78,7 @@ def resume(framework: str, folder: Path) -> "subprocess.Popen[bytes]":
 
 def fingerprint(folder: Path) -> tuple[str, str, str]:
     """Return what must be equal: status, digest of the batches, digest of the final weights."""
-    record = read_json(folder / "run.json")
+    record = read_table(folder / "run.json")
     return record["status"], record["stream_digest"], state_digest(read_checkpoint(folder).state)
 
 

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 from parity.cli import options
-from parity.cli.lockstep import LOCKSTEP_FILE, REPORT_FILE, show_record, step_bar
+from parity.cli.lockstep import REPORT_FILE, show_record, step_bar
 from parity.cli.report import read_folders
 from parity.cli.train import carry_out, make_settings
 from parity.compare.verdicts import EXIT_CODES
 from parity.frameworks.build import FRAMEWORKS
 from parity.lockstep.comparison import run_lockstep
-from parity.lockstep.files import create_folder, write_json
+from parity.lockstep.files import LOCKSTEP_FILE, create_folder, write_json
 from parity.lockstep.pair import LockstepSettings
 from parity.lockstep.training import start_run
 from parity.report.html import write_report

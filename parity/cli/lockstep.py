@@ -13,13 +13,12 @@ from parity.cli import options
 from parity.compare.verdicts import EXIT_CODES
 from parity.errors import ParityError
 from parity.lockstep.comparison import run_lockstep
-from parity.lockstep.files import create_folder, write_json
+from parity.lockstep.files import LOCKSTEP_FILE, create_folder, write_json
 from parity.lockstep.pair import LockstepSettings
 from parity.report.html import write_report
 from parity.report.locksteps import parse_lockstep
 from parity.report.text import describe_verdict, render_lockstep_table
 
-LOCKSTEP_FILE = "lockstep.json"
 REPORT_FILE = "report.html"
 # Columns of a table that goes to a file or a pipe, which have no width of their own.
 FILE_WIDTH = 120

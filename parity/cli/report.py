@@ -7,6 +7,7 @@ import typer
 
 from parity.cli import options
 from parity.errors import RunError
+from parity.lockstep.files import LOCKSTEP_FILE, RUN_FILE
 from parity.report.html import write_report
 from parity.report.locksteps import LockstepRecord, read_lockstep
 from parity.report.records import RunRecord, read_run
@@ -30,13 +31,13 @@ def read_folders(folders: list[Path]) -> tuple[list[RunRecord], list[LockstepRec
     """
     runs, locksteps, foreign = [], [], []
     for folder in folders:
-        if (folder / "lockstep.json").is_file():
-            locksteps.append(read_lockstep(folder / "lockstep.json"))
-        elif (folder / "run.json").is_file():
+        if (folder / LOCKSTEP_FILE).is_file():
+            locksteps.append(read_lockstep(folder / LOCKSTEP_FILE))
+        elif (folder / RUN_FILE).is_file():
             runs.append(read_run(folder))
         else:
             foreign.append(str(folder))
     if foreign:
-        message = f"{', '.join(foreign)}: expected run.json or lockstep.json; found neither."
+        message = f"{', '.join(foreign)}: expected {RUN_FILE} or {LOCKSTEP_FILE}; found neither."
         raise RunError(message)
     return runs, locksteps

@@ -70,12 +70,19 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         with safe_open(path, framework="np") as file:
             position = json.loads((file.metadata() or {})["position"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        return _build_checkpoint(position, arrays)
     except FileNotFoundError as error:
         message = f"{path}: expected a checkpoint to resume from; there is none."
         raise RunError(message) from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        message = f"{path}: expected a checkpoint written by this toolkit; it is damaged ({error})."
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        message = (
+            f"{path}: expected a checkpoint written by this toolkit; it is damaged ({error}). "
+            "Start a new run."
+        )
         raise RunError(message) from error
+
+
+def _build_checkpoint(position: dict[str, Any], arrays: State) -> Checkpoint:
     slots = {slot: _with_prefix(arrays, f"slots/{slot}/") for slot in position["slot_names"]}
     return Checkpoint(
         step=position["step"],

@@ -13,6 +13,7 @@ from parity.compare.verdicts import Verdict
 from parity.data.batches import START_DIGEST, BatchStream
 from parity.frameworks.net import Net
 from parity.initialize import initial_state
+from parity.lockstep.fields import FORMAT
 from parity.lockstep.findings import Findings
 from parity.lockstep.free import run_free
 from parity.lockstep.injection import describe_no_op, parse_injection
@@ -21,8 +22,6 @@ from parity.lockstep.pair import LockstepSettings, Pair, build_pair
 from parity.lockstep.power import Trial, measure_power
 from parity.lockstep.resynced import run_resynced
 from parity.spec.recipe import ResolvedRecipe
-
-FORMAT = 1
 
 # Below this share of the logits' scale, what a net returns hardly depends on its input, and any
 # port of it would pass.

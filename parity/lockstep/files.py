@@ -9,6 +9,10 @@ from typing import Any
 
 from parity.errors import RunError
 
+RUN_FILE = "run.json"
+METRICS_FILE = "metrics.jsonl"
+LOCKSTEP_FILE = "lockstep.json"
+
 
 def create_folder(folder: Path) -> None:
     """Create a run folder and its parents.
@@ -69,26 +73,6 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file in one piece."""
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file of a run holds.
-
-    Raises:
-        RunError: If it is missing or is not a JSON object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}. Is {str(path.parent)!r} a run folder?"
-        raise RunError(message) from error
-    except ValueError as error:
-        message = f"{path}: expected JSON; {error}."
-        raise RunError(message) from error
-    if not isinstance(content, dict):
-        message = f"{path}: expected a JSON object; got {type(content).__name__}."
-        raise RunError(message)
-    return content
 
 
 def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:

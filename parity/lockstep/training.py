@@ -28,7 +28,15 @@ from parity.lockstep.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from parity.lockstep.files import create_folder, read_json, replace_file, write_json, write_lines
+from parity.lockstep.fields import FORMAT, read_run_table
+from parity.lockstep.files import (
+    METRICS_FILE,
+    RUN_FILE,
+    create_folder,
+    replace_file,
+    write_json,
+    write_lines,
+)
 from parity.lockstep.loop import (
     StepEvent,
     count_correct,
@@ -40,9 +48,6 @@ from parity.lockstep.loop import (
 )
 from parity.spec.recipe import ResolvedRecipe, build_recipe
 
-FORMAT = 1
-RUN_FILE = "run.json"
-METRICS_FILE = "metrics.jsonl"
 WEIGHTS_FILES = {"torch": "weights.pt", "keras": "model.weights.h5"}
 
 # A kill loses at most this much work; an epoch's end always writes.
@@ -324,14 +329,9 @@ def read_identity(folder: Path) -> tuple[ResolvedRecipe, RunSettings]:
     """Return recipe and settings of a stored run.
 
     Raises:
-        RunError: If the folder holds no run, or one of another format.
+        RunError: If the folder holds no run, or a damaged one or one of another format.
     """
-    record = read_json(folder / RUN_FILE)
-    if record.get("format") != FORMAT:
-        message = (
-            f"{folder / RUN_FILE}: expected run format {FORMAT}; got {record.get('format')!r}."
-        )
-        raise RunError(message)
+    record = read_run_table(folder / RUN_FILE)
     identity = record["identity"]
     recipe = build_recipe(identity["recipe"], where=str(folder / RUN_FILE))
     fields = [field.name for field in dataclasses.fields(RunSettings)]
@@ -346,7 +346,7 @@ def resume_run(folder: Path, *, stream: BatchStream) -> TrainingRun:
             the same bits (another version, processor or number of threads); all are listed.
     """
     recipe, settings = read_identity(folder)
-    record = read_json(folder / RUN_FILE)
+    record = read_run_table(folder / RUN_FILE)
     if record["status"] == "finished":
         steps = record["result"]["steps"]
         message = f"{folder}: expected an unfinished run; it has finished all {steps} steps."

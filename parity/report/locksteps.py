@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from parity.compare.verdicts import Verdict
-from parity.report.fields import (
+from parity.lockstep.fields import (
     NUMBER,
     OPTIONAL_NUMBER,
     OPTIONAL_TEXT,

@@ -5,6 +5,7 @@ are left alone, so that a later writer may add some. Only the last line of a met
 short: that is how a killed process leaves it.
 """
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Mapping, Sequence
@@ -13,40 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from parity.errors import RunError
-from parity.report.fields import (
+from parity.lockstep.fields import (
+    IDENTITY,
     NUMBER,
     OPTIONAL_NUMBER,
-    OPTIONAL_TEXT,
     Fields,
-    read_table,
-    require_choice,
+    read_run_table,
     require_fields,
-    require_format,
     require_table,
 )
+from parity.lockstep.files import METRICS_FILE, RUN_FILE
 
-FRAMEWORKS = ("torch", "keras")
-STATUSES = ("running", "interrupted", "finished")
-_RUN: Fields = {"format": (int,), "identity": (dict,), "status": (str,)}
-_FINISHED: Fields = {"stream_digest": (str,), "parameters": (int,), "result": (dict,)}
-_IDENTITY: Fields = {
-    "recipe": (dict,),
-    "seed": (int,),
-    "framework": (str,),
-    "keras_backend": OPTIONAL_TEXT,
-    "dtype": (str,),
-    "threads": (int, type(None)),
-    "memory_format": OPTIONAL_TEXT,
-    "device": (str,),
-    "versions": (dict,),
-    "cpu": (str,),
-}
-_RESULT: Fields = {
-    "test_accuracy": NUMBER,
-    "test_loss": NUMBER,
-    "seconds": NUMBER,
-    "steps": (int,),
-}
 _EPOCH: Fields = {
     "epoch": (int,),
     "step": (int,),
@@ -128,32 +106,23 @@ def read_run(folder: Path) -> RunRecord:
     Raises:
         RunError: If a file is missing or damaged; all problems of a table are listed.
     """
-    path = folder / "run.json"
-    table = read_table(path)
-    where = str(path)
-    require_fields(table, _RUN, where=where)
-    require_format(table, where=where)
-    require_choice(table, "status", STATUSES, where=where)
+    path = folder / RUN_FILE
+    table = read_run_table(path)
     is_finished = table["status"] == "finished"
-    if is_finished:
-        require_fields(table, _FINISHED, where=where)
     identity = table["identity"]
-    require_fields(identity, _IDENTITY, where=where, prefix="identity.")
-    require_choice(identity, "framework", FRAMEWORKS, where=f"{where}: identity")
     return RunRecord(
         folder=folder,
-        **{key: identity[key] for key in _IDENTITY},
+        **{key: identity[key] for key in IDENTITY},
         status=table["status"],
         stream_digest=table["stream_digest"] if is_finished else None,
         parameters=table["parameters"] if is_finished else None,
-        result=_parse_result(table["result"], where=where) if is_finished else None,
-        epochs=_read_epochs(folder / "metrics.jsonl", is_required=is_finished),
+        result=_parse_result(table["result"]) if is_finished else None,
+        epochs=_read_epochs(folder / METRICS_FILE, is_required=is_finished),
     )
 
 
-def _parse_result(table: Mapping[str, Any], *, where: str) -> RunResult:
-    require_fields(table, _RESULT, where=where, prefix="result.")
-    return RunResult(**{key: table[key] for key in _RESULT})
+def _parse_result(table: Mapping[str, Any]) -> RunResult:
+    return RunResult(**{field.name: table[field.name] for field in dataclasses.fields(RunResult)})
 
 
 def _read_epochs(path: Path, *, is_required: bool) -> tuple[EpochRecord, ...]:

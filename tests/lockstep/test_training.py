@@ -3,7 +3,9 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from benchmarks.kill_and_resume import repeat_killed, run_whole
 from parity.cli.options import open_stream, resolve
@@ -114,6 +116,41 @@ def test_resume_refuses_a_damaged_checkpoint(tmp_path):
     path.write_bytes(path.read_bytes()[:-7])
 
     with pytest.raises(RunError, match="damaged"):
+        resume_run(tmp_path / "run", stream=stream)
+
+
+@pytest.mark.parametrize(
+    "position", [{}, {"step": 1, "slot_names": None}, [], None], ids=["keys", "types", "list", "no"]
+)
+def test_resume_refuses_a_checkpoint_that_another_program_wrote(tmp_path, position):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(StopAt.KilledError):
+        run.train(on_progress=StopAt(5))
+    metadata = None if position is None else {"position": json.dumps(position)}
+    content = save({"state/a": np.zeros(1)}, metadata=metadata)
+    (tmp_path / "run" / "checkpoint.safetensors").write_bytes(content)
+
+    with pytest.raises(RunError, match="it is damaged"):
+        resume_run(tmp_path / "run", stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"identity": {}}, r"10 keys missing \(identity\.recipe, "),
+        ({"identity": None}, r"identity must be a table; got None"),
+        ({"status": "done"}, r"status must be one of running, "),
+        ({"format": 99}, r"format must be 1; got 99"),
+    ],
+)
+def test_resume_refuses_a_record_that_was_edited(tmp_path, changes, expected):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(StopAt.KilledError):
+        run.train(on_progress=StopAt(5))
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    with pytest.raises(RunError, match=expected):
         resume_run(tmp_path / "run", stream=stream)
 
 

@@ -1,4 +1,4 @@
-"""Tables of a JSON record, read from a file and checked: which keys, of which types.
+"""Tables of run records, read from their JSON files and checked: which keys, of which types.
 
 All offenders of one kind are collected before one error is raised.
 """
@@ -19,6 +19,29 @@ NUMBER: Types = (int, float)
 OPTIONAL_NUMBER: Types = (int, float, type(None))
 OPTIONAL_TEXT: Types = (str, type(None))
 
+FRAMEWORKS = ("torch", "keras")
+STATUSES = ("running", "interrupted", "finished")
+_RUN: Fields = {"format": (int,), "identity": (dict,), "status": (str,)}
+_FINISHED: Fields = {"stream_digest": (str,), "parameters": (int,), "result": (dict,)}
+IDENTITY: Fields = {
+    "recipe": (dict,),
+    "seed": (int,),
+    "framework": (str,),
+    "keras_backend": OPTIONAL_TEXT,
+    "dtype": (str,),
+    "threads": (int, type(None)),
+    "memory_format": OPTIONAL_TEXT,
+    "device": (str,),
+    "versions": (dict,),
+    "cpu": (str,),
+}
+_RESULT: Fields = {
+    "test_accuracy": NUMBER,
+    "test_loss": NUMBER,
+    "seconds": NUMBER,
+    "steps": (int,),
+}
+
 
 def read_table(path: Path) -> Mapping[str, Any]:
     """Return the JSON object that a file holds.
@@ -29,12 +52,34 @@ def read_table(path: Path) -> Mapping[str, Any]:
     try:
         table = json.loads(path.read_bytes())
     except OSError as error:
-        message = f"{path}: expected a record file; {error.strerror or error}."
+        message = (
+            f"{path}: expected the record of a run; {error.strerror or error}. "
+            f"Is {str(path.parent)!r} a run folder?"
+        )
         raise RunError(message) from error
     except ValueError as error:
         message = f"{path}: expected JSON; {error}. The file is damaged: repeat the run."
         raise RunError(message) from error
     return require_table(table, where=str(path))
+
+
+def read_run_table(path: Path) -> Mapping[str, Any]:
+    """Return what a run's `run.json` holds.
+
+    Raises:
+        RunError: If the file is missing or damaged, or has a missing key or a wrong type or value.
+    """
+    table, where = read_table(path), str(path)
+    require_fields(table, _RUN, where=where)
+    require_format(table, where=where)
+    require_choice(table, "status", STATUSES, where=where)
+    if table["status"] == "finished":
+        require_fields(table, _FINISHED, where=where)
+        require_fields(table["result"], _RESULT, where=where, prefix="result.")
+    identity = table["identity"]
+    require_fields(identity, IDENTITY, where=where, prefix="identity.")
+    require_choice(identity, "framework", FRAMEWORKS, where=f"{where}: identity")
+    return table
 
 
 def require_table(table: object, *, where: str) -> Mapping[str, Any]:
