@@ -21,6 +21,7 @@ from parity.lockstep.fields import (
     require_format,
     require_table,
 )
+from parity.lockstep.power import Trial
 
 VERDICTS = get_args(Verdict)
 MODES = ("resync", "free")
@@ -105,25 +106,6 @@ class WorstGap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaultTrial:
-    """A wrong twin on which the comparison was tried.
-
-    Attributes:
-        fault: Name of the fault.
-        change: `field=value` of the wrong twin.
-        caught: Whether the verdict would have been *diverges*.
-        quantity: The quantity with the largest ratio.
-        ratio: Its gap over its bound.
-    """
-
-    fault: str
-    change: str
-    caught: bool
-    quantity: str
-    ratio: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class LockstepRow:
     """One step of a lockstep.
 
@@ -175,7 +157,7 @@ class LockstepRecord:
     rows: tuple[LockstepRow, ...]
     notes: tuple[str, ...]
     input_sensitivity: float | None
-    detection_power: tuple[FaultTrial, ...]
+    detection_power: tuple[Trial, ...]
     versions: Mapping[str, str]
     cpu: str
     threads: int | None
@@ -242,9 +224,9 @@ def _parse_worst(table: Mapping[str, Any], *, where: str, prefix: str) -> WorstG
     return WorstGap(**{key: values[key] for key in _WORST} | {"where": values["where"] or ""})
 
 
-def _parse_trial(table: Mapping[str, Any], *, where: str, prefix: str) -> FaultTrial:
+def _parse_trial(table: Mapping[str, Any], *, where: str, prefix: str) -> Trial:
     require_fields(table, _TRIAL, where=where, prefix=prefix)
-    return FaultTrial(**{key: table[key] for key in _TRIAL})
+    return Trial(**{key: table[key] for key in _TRIAL})
 
 
 def _parse_row(table: Mapping[str, Any], *, where: str, prefix: str) -> LockstepRow:

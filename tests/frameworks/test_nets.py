@@ -11,14 +11,10 @@ from parity.rng import stream
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.losses import CrossEntropy, build_targets
 from parity.spec.models import resnet_spec
-from parity.spec.optimizers import Adam
+from parity.testing import specs
 from parity.testing.assertions import assert_identical
 
 FRAMEWORKS = ["torch", "keras"]
-ADAM = Adam(
-    lr=1e-3, beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_placement="corrected", l2=0.0,
-    decoupled_decay=0.0, decay_scaled_by_lr=True,
-)  # fmt: skip
 
 
 def tiny_spec(preset=TORCH):
@@ -46,7 +42,7 @@ def tiny_batch(spec, *, seed=0, size=5):
 
 @pytest.fixture(params=FRAMEWORKS)
 def net(request):
-    built = build_twin(request.param, tiny_spec(), optimizer=ADAM, dtype="float64")
+    built = build_twin(request.param, tiny_spec(), optimizer=specs.ADAM, dtype="float64")
     built.load_state(initial_state(tiny_spec(), seed=0))
     return built
 

@@ -13,41 +13,16 @@ from parity.data.digits import load_digits
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.initializers import Zeros, initializer
 from parity.spec.losses import CrossEntropy
-from parity.spec.models import ResNetSpec
-from parity.spec.optimizers import Adam, Sgd
+from parity.testing import specs
 from parity.testing.assertions import assert_close, assert_identical
 
-SPEC = ResNetSpec(
-    conventions=TORCH.conventions,
-    block="basic",
-    blocks=(1, 1),
-    stem="cifar",
-    width=8,
-    in_channels=1,
-    input_size=(8, 8),
-    classes=10,
+SPEC = dataclasses.replace(
+    specs.RESNET, blocks=(1, 1), width=8, in_channels=1, input_size=(8, 8), classes=10
 )
 POOLED = dataclasses.replace(SPEC, stem="imagenet", block="bottleneck", input_size=(17, 16))
 LOSS = CrossEntropy(label_smoothing=0.0, reduction="mean")
-SGD = Sgd(
-    lr=0.1,
-    momentum=0.9,
-    nesterov=True,
-    l2=5e-4,
-    decoupled_decay=0.0,
-    decay_scaled_by_lr=True,
-    velocity_holds_lr=False,
-)
-ADAM = Adam(
-    lr=0.01,
-    beta1=0.9,
-    beta2=0.999,
-    epsilon=1e-8,
-    epsilon_placement="corrected",
-    l2=0.0,
-    decoupled_decay=0.01,
-    decay_scaled_by_lr=True,
-)
+SGD = dataclasses.replace(specs.SGD, nesterov=True, l2=5e-4)
+ADAM = dataclasses.replace(specs.ADAM, decoupled_decay=0.01)
 RULES = pytest.mark.parametrize("rule", [SGD, ADAM], ids=lambda rule: rule.kind)
 
 EPOCHS = 6

@@ -27,11 +27,11 @@ from parity.reference.losses import cross_entropy
 from parity.reference.optimizers import initial_slots, update_parameters
 from parity.reference.resnet import record_resnet, resnet_backward, resnet_nodes, resnet_trace
 from parity.rng import stream
-from parity.spec.conventions import KERAS, TORCH
+from parity.spec.conventions import KERAS
 from parity.spec.losses import CrossEntropy, build_targets
 from parity.spec.models import ResNetSpec
-from parity.spec.optimizers import Adam, OptimizerSpec, Sgd
-from parity.testing import strategies
+from parity.spec.optimizers import OptimizerSpec, Sgd
+from parity.testing import specs, strategies
 from parity.testing.faults import (
     CONVENTION_FAULTS,
     OPTIMIZER_FAULTS,
@@ -311,36 +311,12 @@ def test_any_keras_twin_matches_the_reference(trial):
     assert_matches_reference("keras", trial)
 
 
-SGD = Sgd(
-    lr=0.1,
-    momentum=0.9,
-    nesterov=True,
-    l2=5e-4,
-    decoupled_decay=0.02,
-    decay_scaled_by_lr=False,
-    velocity_holds_lr=False,
+SGD = dataclasses.replace(
+    specs.SGD, nesterov=True, l2=5e-4, decoupled_decay=0.02, decay_scaled_by_lr=False
 )
-ADAM = Adam(
-    lr=0.01,
-    beta1=0.9,
-    beta2=0.999,
-    epsilon=1e-3,
-    epsilon_placement="corrected",
-    l2=0.02,
-    decoupled_decay=0.02,
-    decay_scaled_by_lr=True,
-)
+ADAM = dataclasses.replace(specs.ADAM, epsilon=1e-3, l2=0.02, decoupled_decay=0.02)
 KERAS_FORMS = KERAS.optimizer_forms()
-BASIC = ResNetSpec(
-    conventions=TORCH.conventions,
-    block="basic",
-    blocks=(1, 2),
-    stem="cifar",
-    width=3,
-    in_channels=3,
-    input_size=(8, 8),
-    classes=4,
-)
+BASIC = dataclasses.replace(specs.RESNET, in_channels=3, input_size=(8, 8))
 BOTTLENECK = dataclasses.replace(
     BASIC, block="bottleneck", blocks=(1, 1), stem="imagenet", width=2, input_size=(18, 16)
 )

@@ -11,32 +11,15 @@ from parity import runtime
 from parity.errors import DivergenceError, SpecError
 from parity.reference.optimizers import initial_slots, update_parameters
 from parity.rng import stream
-from parity.spec.optimizers import Adam, Sgd
+from parity.testing import specs
 from parity.testing.assertions import assert_close, assert_states_close
 from parity.testing.faults import OPTIMIZER_FAULTS, seed_spec_fault
 
 SHAPES = {"conv.weight": (3, 2, 2, 2), "head.bias": (4,)}
 RATES = (0.5, 0.25, 0.25, 0.125, 0.0625)
 
-SGD = Sgd(
-    lr=0.5,
-    momentum=0.9,
-    nesterov=False,
-    l2=0.0,
-    decoupled_decay=0.0,
-    decay_scaled_by_lr=True,
-    velocity_holds_lr=False,
-)
-ADAM = Adam(
-    lr=0.5,
-    beta1=0.9,
-    beta2=0.999,
-    epsilon=1e-8,
-    epsilon_placement="corrected",
-    l2=0.0,
-    decoupled_decay=0.0,
-    decay_scaled_by_lr=True,
-)
+SGD = dataclasses.replace(specs.SGD, lr=0.5)
+ADAM = dataclasses.replace(specs.ADAM, lr=0.5)
 # Keras passes hyper-parameters through float32 on tensorflow: these values survive it.
 EXACT_SGD = dataclasses.replace(SGD, momentum=0.875, velocity_holds_lr=True)
 EXACT_ADAM = dataclasses.replace(

@@ -1,5 +1,7 @@
 """The reference ResNet against one written straight in torch functionals, in float64."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -16,23 +18,15 @@ from parity.reference.resnet import (
     resnet_trace,
 )
 from parity.rng import stream
-from parity.spec.conventions import KERAS, TORCH
+from parity.spec.conventions import KERAS
 from parity.spec.models import ResNetSpec
-from parity.testing import strategies
+from parity.testing import specs, strategies
 from parity.testing.assertions import assert_close, assert_states_close
 from parity.testing.faults import CONVENTION_FAULTS, seed_spec_fault
 
-BASIC = ResNetSpec(
-    conventions=TORCH.conventions,
-    block="basic",
-    blocks=(1, 2),
-    stem="cifar",
-    width=3,
-    in_channels=2,
-    input_size=(9, 6),
-    classes=4,
-)
-BOTTLENECK = ResNetSpec(
+BASIC = specs.RESNET
+BOTTLENECK = dataclasses.replace(
+    specs.RESNET,
     conventions=KERAS.conventions,
     block="bottleneck",
     blocks=(2, 1),

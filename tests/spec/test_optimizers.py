@@ -3,27 +3,11 @@ import dataclasses
 import pytest
 
 from parity.errors import SpecError
-from parity.spec.optimizers import OPTIMIZERS, Adam, Sgd, decay_rate
+from parity.spec.optimizers import OPTIMIZERS, decay_rate
+from parity.testing import specs
 
-SGD = Sgd(
-    lr=0.1,
-    momentum=0.9,
-    nesterov=True,
-    l2=0.0,
-    decoupled_decay=0.5,
-    decay_scaled_by_lr=True,
-    velocity_holds_lr=False,
-)
-ADAM = Adam(
-    lr=0.1,
-    beta1=0.9,
-    beta2=0.999,
-    epsilon=1e-8,
-    epsilon_placement="corrected",
-    l2=0.0,
-    decoupled_decay=0.5,
-    decay_scaled_by_lr=False,
-)
+SGD = dataclasses.replace(specs.SGD, nesterov=True, decoupled_decay=0.5)
+ADAM = dataclasses.replace(specs.ADAM, lr=0.1, decoupled_decay=0.5, decay_scaled_by_lr=False)
 WRONG_VALUES = [
     (SGD, {"lr": -0.1}, "lr must be >= 0; got -0.1"),
     (SGD, {"l2": float("nan")}, "l2 must be >= 0; got nan"),

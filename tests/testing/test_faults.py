@@ -7,7 +7,7 @@ import pytest
 
 from parity.errors import DivergenceError, SpecError
 from parity.spec.conventions import KERAS, TORCH
-from parity.spec.optimizers import Adam, Sgd
+from parity.testing import specs
 from parity.testing.assertions import assert_close, assert_identical
 from parity.testing.faults import (
     ARRAY_FAULTS,
@@ -19,9 +19,8 @@ from parity.testing.faults import (
 )
 
 SQUARE = np.arange(2.0, 38.0).reshape(2, 2, 3, 3) / 7.0
-DECAY = {"lr": 0.1, "l2": 5e-4, "decoupled_decay": 0.02, "decay_scaled_by_lr": True}
-SGD = Sgd(momentum=0.9, nesterov=True, velocity_holds_lr=False, **DECAY)
-ADAM = Adam(beta1=0.9, beta2=0.999, epsilon=1e-8, epsilon_placement="corrected", **DECAY)
+SGD = dataclasses.replace(specs.SGD, nesterov=True, l2=5e-4, decoupled_decay=0.02)
+ADAM = dataclasses.replace(specs.ADAM, l2=5e-4, decoupled_decay=0.02)
 
 
 @pytest.mark.parametrize("name", ARRAY_FAULTS)
