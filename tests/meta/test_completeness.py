@@ -74,7 +74,7 @@ def in_twin(twin, file, name):
 
 
 LAYER_PLACES = {
-    "parity/reference/layers.py: the layer and its `_backward`": has_reference,
+    "parity/reference/layers: the layer and its `_backward`": has_reference,
     "models_torch/layers.py: a function": lambda layer: in_twin(
         "models_torch", "layers.py", snake_case(layer.__name__)
     ),

@@ -1,9 +1,11 @@
 """Right twins stay within the bounds of every step; wrong ones are caught and named."""
 
+import dataclasses
+
 import pytest
 
 from parity.cli.options import open_stream, resolve
-from parity.lockstep import comparison
+from parity.lockstep import comparison, pair
 from parity.lockstep.comparison import run_lockstep
 from parity.lockstep.pair import LockstepSettings
 
@@ -16,6 +18,7 @@ def lockstep(
     recipe="best_sgd",
     model="resnet8:width=4",
     steps=2,
+    every=1,
     inject=None,
     mode="resync",
     dtype="float64",
@@ -25,7 +28,7 @@ def lockstep(
         recipe, data="digits", model=model, epochs=None, overrides=["batch_size=16", *overrides]
     )
     stream = open_stream(resolved, seed=0, folder=None, download=False)
-    settings = LockstepSettings(steps=steps, mode=mode, dtype=dtype)
+    settings = LockstepSettings(steps=steps, every=every, mode=mode, dtype=dtype)
     return run_lockstep(resolved, settings, stream=stream, inject=inject)
 
 
@@ -45,6 +48,17 @@ def test_right_twins_stay_within_the_bounds(recipe, overrides):
     record = lockstep(recipe=recipe, overrides=overrides, steps=4)
 
     assert record["verdict"] == "numerically equivalent", record["reason"]
+
+
+def test_every_other_step_is_compared_and_the_last():
+    every, each = lockstep(steps=5, every=2), lockstep(steps=5)
+
+    assert [row["step"] for row in every["rows"]] == [0, 2, 4, 5]
+    assert every["verdict"] == "numerically equivalent", every["reason"]
+    # The steps between train the reference on the same batches.
+    assert every["stream_digest"] == each["stream_digest"]
+    losses = {row["step"]: row["loss"] for row in each["rows"]}
+    assert all(row["loss"] == losses[row["step"]] for row in every["rows"])
 
 
 # Injected value -> recipe, overrides, first quantity and part of its place.
@@ -98,6 +112,78 @@ def test_subtly_wrong_twins_are_caught(inject):
 
     assert record["verdict"] == "diverges"
     assert record["first_divergence"]["ratio"] > 10.0
+
+
+class Tampered:
+    """A net that reports one quantity wrong once it has trained; all else is the net's own."""
+
+    FACTOR = 1.0 + 1e-9
+
+    def __init__(self, net, quantity):
+        self._net = net
+        self._quantity = quantity
+        self._has_trained = False
+
+    def __getattr__(self, name):
+        return getattr(self._net, name)
+
+    def trace(self, images, *, training):
+        outputs = self._net.trace(images, training=training)
+        wrong = self._quantity == ("training" if training else "evaluation")
+        return {name: array * (self.FACTOR if wrong else 1.0) for name, array in outputs.items()}
+
+    def step(self, batch, *, rate, with_gradients):
+        record = self._net.step(batch, rate=rate, with_gradients=with_gradients)
+        self._has_trained = True
+        if self._quantity == "loss":
+            return dataclasses.replace(record, loss=record.loss * self.FACTOR)
+        if self._quantity == "gradients":
+            gradients = {name: array * self.FACTOR for name, array in record.gradients.items()}
+            return dataclasses.replace(record, gradients=gradients)
+        return record
+
+    def state(self):
+        endings = {"running mean": "mean", "running variance": "var", "parameters": "weight"}
+        ending = endings.get(self._quantity) if self._has_trained else None
+        return {
+            name: array * (self.FACTOR if ending and name.endswith(ending) else 1.0)
+            for name, array in self._net.state().items()
+        }
+
+    def optimizer_state(self):
+        state = self._net.optimizer_state()
+        if self._quantity != "slots":
+            return state
+        slots = {
+            slot: {name: array * self.FACTOR for name, array in arrays.items()}
+            for slot, arrays in state.slots.items()
+        }
+        return dataclasses.replace(state, slots=slots)
+
+
+@pytest.mark.parametrize(
+    ("tampered", "named"),
+    [
+        ("training", "forward"),
+        ("evaluation", "forward"),
+        *((name, name) for name in ("loss", "gradients", "running mean", "running variance")),
+        *((name, name) for name in ("slots", "parameters")),
+    ],
+)
+def test_a_fault_in_one_quantity_alone_is_named(monkeypatch, tampered, named):
+    build = pair.build_net
+    nets = []
+
+    def build_tampered(framework, *arguments):
+        nets.append(build("torch", *arguments))
+        return Tampered(nets[-1], tampered) if framework == "keras" else nets[-1]
+
+    monkeypatch.setattr(pair, "build_net", build_tampered)
+
+    record = lockstep(steps=2)
+
+    assert record["first_divergence"]["quantity"] == named
+    assert len(nets) == 2
 
 
 @pytest.mark.parametrize(
