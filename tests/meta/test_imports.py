@@ -88,6 +88,8 @@ TABLE = (
         owner="parity.frameworks.keras_net",
         module=(*SPEC, "parity.runtime", "parity.frameworks", "conversion.layouts", "keras"),
     ),
+    Row(owner="parity.frameworks.torch_layer", module=("numpy", "parity.frameworks", "torch")),
+    Row(owner="parity.frameworks.keras_layer", module=("numpy", "parity.frameworks", "keras")),
     *(
         Row(
             owner=f"parity.frameworks.keras_backends.{backend}",

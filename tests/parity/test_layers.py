@@ -10,7 +10,7 @@ import importlib
 import numpy as np
 import pytest
 
-from conversion.layouts import LAYOUTS, move_axes
+from conversion.layouts import LAYOUTS, move_axes, to_keras_layout, to_torch_layout
 from parity import runtime
 from parity.errors import DivergenceError
 from parity.reference import layers as reference
@@ -77,65 +77,19 @@ def is_training(case):
 
 
 def run_torch(case, arrays, d_outputs):
-    import torch
-
     from models_torch import layers
+    from parity.frameworks.torch_layer import run_torch_layer
 
     module = build_layer(case, layers).double().train(is_training(case))
     own = module.state_dict()
-    own |= {k: torch.tensor(value) for k, value in slots_of(arrays).items() if k in own}
-    module.load_state_dict(own)
-    inputs = torch.tensor(input_of(arrays), requires_grad=True)
-    outputs = module(inputs)
-    outputs.backward(torch.tensor(d_outputs))
-    buffers = {name: value.numpy() for name, value in module.named_buffers()}
-    buffers.pop("num_batches_tracked", None)
+    weights = {name: value for name, value in slots_of(arrays).items() if name in own}
+    outcome = run_torch_layer(module, [input_of(arrays)], d_outputs, weights=weights)
+    outcome.buffers.pop("num_batches_tracked", None)
     return {
-        "outputs": {"outputs": outputs.detach().numpy()},
-        "input gradient": {"inputs": inputs.grad.numpy()},
-        "parameter gradients": {name: p.grad.numpy() for name, p in module.named_parameters()},
-        "buffers": buffers,
-    }
-
-
-def build_keras_model(case, inputs):
-    """Return a model whose input passes a trained array of zeros, which takes its gradient."""
-    import keras
-
-    from models_keras import layers
-
-    class Leaf(keras.layers.Layer):
-        def build(self, shape):
-            self.leaf = self.add_weight(shape=inputs.shape, initializer="zeros", name="leaf")
-
-        def call(self, x):
-            return x + self.leaf
-
-    class InMode(keras.Model):
-        def __init__(self, model):
-            super().__init__()
-            self.inner = model
-
-        def call(self, x, training=None):
-            return self.inner(x, training=is_training(case))
-
-    images = keras.Input(batch_shape=inputs.shape, dtype="float64")
-    outputs = build_layer(case, layers)(Leaf(name="leaf")(images))
-    model = InMode(keras.Model(images, outputs))
-    model(keras.ops.zeros(inputs.shape, dtype="float64"))
-    return model
-
-
-def keras_slots(model):
-    """Return each of the model's variables with its slot and axes, the leaf's apart."""
-    rows = [
-        (variable, LAYOUTS[type(layer).__name__][variable.name])
-        for layer in model.inner.layers
-        if layer.name != "leaf"
-        for variable in layer.weights
-    ]
-    return {
-        layout.slot: (variable, layout.keras_axes, layout.torch_axes) for variable, layout in rows
+        "outputs": {"outputs": outcome.outputs},
+        "input gradient": {"inputs": outcome.input_gradients[0]},
+        "parameter gradients": outcome.parameter_gradients,
+        "buffers": outcome.buffers,
     }
 
 
@@ -157,33 +111,39 @@ def run_keras(case, arrays, d_outputs):
 def run_keras_in_float64(case, arrays, d_outputs):
     import keras
 
+    from models_keras import layers
+    from parity.frameworks.keras_layer import run_keras_layer
+
     inputs = channels_last(input_of(arrays))
-    model = build_keras_model(case, inputs)
-    slots = keras_slots(model)
-    for name, (variable, keras_axes, torch_axes) in slots.items():
-        variable.assign(move_axes(arrays[name], source=torch_axes, target=keras_axes))
-    # An engine differentiates a loss in its backend's own way: here sum(outputs * d_outputs).
-    backend = keras.backend.backend()
-    module = importlib.import_module(f"parity.frameworks.keras_backends.{backend}")
-    engine = getattr(module, f"{backend.capitalize()}Engine")(
-        model, loss=lambda targets, outputs: keras.ops.sum(targets * outputs), optimizer=None
+    images = keras.Input(batch_shape=inputs.shape, dtype="float64")
+    # Some twins are two Keras layers, padding and convolution.
+    model = keras.Model(images, build_layer(case, layers)(images))
+    kinds = {
+        variable.path: (type(layer).__name__, variable.name)
+        for layer in model.layers
+        for variable in layer.weights
+    }
+    slots = {path: LAYOUTS[kind][name].slot for path, (kind, name) in kinds.items()}
+
+    def to_slots(named):
+        return dict(to_torch_layout(*kinds[path], array) for path, array in named.items())
+
+    outcome = run_keras_layer(
+        model,
+        [inputs],
+        channels_last(d_outputs),
+        weights={
+            path: to_keras_layout(kinds[path][0], slot, arrays[slot])[1]
+            for path, slot in slots.items()
+            if slot in arrays
+        },
+        arguments={"training": is_training(case)},
     )
-    _, outputs, gradients = engine.gradients(inputs, channels_last(d_outputs))
-    by_variable = dict(zip(map(id, model.trainable_variables), gradients, strict=True))
-    leaf = model.inner.get_layer("leaf").leaf
     return {
-        "outputs": {"outputs": channels_first(outputs)},
-        "input gradient": {"inputs": channels_first(by_variable[id(leaf)])},
-        "parameter gradients": {
-            name: move_axes(by_variable[id(variable)], source=keras_axes, target=torch_axes)
-            for name, (variable, keras_axes, torch_axes) in slots.items()
-            if id(variable) in by_variable
-        },
-        "buffers": {
-            name: np.array(keras.ops.convert_to_numpy(variable.value))
-            for name, (variable, _, _) in slots.items()
-            if id(variable) not in by_variable
-        },
+        "outputs": {"outputs": channels_first(outcome.outputs)},
+        "input gradient": {"inputs": channels_first(outcome.input_gradients[0])},
+        "parameter gradients": to_slots(outcome.parameter_gradients),
+        "buffers": to_slots(outcome.buffers),
     }
 
 

@@ -1,11 +1,13 @@
 """Keras on jax: stateless calls under `jax.jit`, written back to the variables after each step."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import keras
 import numpy as np
 
-from parity.frameworks.keras_backends.engine import Outcome
+from parity.frameworks.keras_backends.engine import Outcome, Pullback
 from parity.frameworks.net import Array
 
 # A jax array or a nest of them; while jax traces, its stand-ins for them.
@@ -97,3 +99,25 @@ def _assign(variables: list[Any], values: list[Any]) -> None:
 
 def _to_numpy(loss: Arrays, logits: Arrays, gradients: list[Arrays]) -> Outcome:
     return np.array(loss), np.array(logits), [np.array(gradient) for gradient in gradients]
+
+
+def pull_back(
+    call: Callable[[], Arrays], variables: Sequence[Any], buffers: Sequence[Any], d_outputs: Array
+) -> Pullback:
+    """See `parity.frameworks.keras_layer.run_keras_layer`."""
+
+    def stateless(values: list[Arrays]) -> tuple[Arrays, list[Arrays]]:
+        with keras.StatelessScope(zip(variables, values, strict=True)) as scope:
+            outputs = call()
+        moved = [scope.get_current_value(buffer) for buffer in buffers]
+        values_after = zip(buffers, moved, strict=True)
+        return outputs, [buffer.value if now is None else now for buffer, now in values_after]
+
+    present = [variable.value for variable in variables]
+    outputs, pullback, values = jax.vjp(stateless, present, has_aux=True)
+    (gradients,) = pullback(jax.numpy.asarray(d_outputs, outputs.dtype))
+    return (
+        np.array(outputs),
+        [np.array(gradient) for gradient in gradients],
+        [np.array(value) for value in values],
+    )

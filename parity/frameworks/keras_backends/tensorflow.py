@@ -1,10 +1,11 @@
 """Keras on tensorflow: gradient tapes inside `tf.function`."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from parity.frameworks.keras_backends.engine import Outcome
+from parity.frameworks.keras_backends.engine import Outcome, Pullback
 from parity.frameworks.net import Array
 
 
@@ -61,3 +62,19 @@ class TensorflowEngine:
 def _to_numpy(outcome: tuple[Any, Any, list[Any]]) -> Outcome:
     loss, logits, gradients = outcome
     return loss.numpy(), logits.numpy(), [gradient.numpy() for gradient in gradients]
+
+
+def pull_back(
+    call: Callable[[], Any], variables: Sequence[Any], buffers: Sequence[Any], d_outputs: Array
+) -> Pullback:
+    """See `parity.frameworks.keras_layer.run_keras_layer`."""
+    with tf.GradientTape() as tape:
+        outputs = call()
+    gradients = tape.gradient(
+        outputs,
+        [variable.value for variable in variables],
+        output_gradients=tf.constant(d_outputs, outputs.dtype),
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    dense = [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
+    return outputs.numpy(), dense, [buffer.numpy() for buffer in buffers]

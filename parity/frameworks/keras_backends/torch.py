@@ -1,11 +1,12 @@
 """Keras on torch: autograd on the variables' own tensors."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from parity.frameworks.keras_backends.engine import Outcome
+from parity.frameworks.keras_backends.engine import Outcome, Pullback
 from parity.frameworks.net import Array
 
 
@@ -51,6 +52,21 @@ class TorchEngine:
         loss = self._loss(torch.from_numpy(targets), logits)
         loss.backward()
         return loss, logits, [variable.value.grad for variable in self._model.trainable_variables]
+
+
+def pull_back(
+    call: Callable[[], Any], variables: Sequence[Any], buffers: Sequence[Any], d_outputs: Array
+) -> Pullback:
+    """See `parity.frameworks.keras_layer.run_keras_layer`."""
+    outputs = call()
+    gradients = torch.autograd.grad(
+        outputs,
+        [variable.value for variable in variables],
+        grad_outputs=torch.as_tensor(d_outputs, dtype=outputs.dtype),
+        materialize_grads=True,
+    )
+    values = [_copied(buffer.value) for buffer in buffers]
+    return _copied(outputs), [_copied(gradient) for gradient in gradients], values
 
 
 def _copied(tensor: torch.Tensor) -> Array:
