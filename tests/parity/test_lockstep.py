@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from parity.cli.options import open_stream, resolve
-from parity.lockstep import comparison, pair
+from parity.lockstep import comparison, free, pair
 from parity.lockstep.comparison import run_lockstep
 from parity.lockstep.pair import LockstepSettings
 
@@ -40,9 +40,17 @@ def lockstep(
         ("best_sgd", ["conventions.conv_bias=true"]),
         ("best_sgd", ["preset=keras", "optimizer.nesterov=true", "optimizer.decoupled_decay=0.01"]),
         ("best_adam", []),
+        ("best_adam", ["conventions.conv_bias=true"]),
         ("best_adam", ["preset=keras", "optimizer.l2=5e-4"]),
     ],
-    ids=["sgd", "sgd-conv-bias", "sgd-keras-forms", "adamw", "adam-keras-forms"],
+    ids=[
+        "sgd",
+        "sgd-conv-bias",
+        "sgd-keras-forms",
+        "adamw",
+        "adamw-conv-bias",
+        "adam-keras-forms",
+    ],
 )
 def test_right_twins_stay_within_the_bounds(recipe, overrides):
     record = lockstep(recipe=recipe, overrides=overrides, steps=4)
@@ -186,6 +194,39 @@ def test_a_fault_in_one_quantity_alone_is_named(monkeypatch, tampered, named):
     assert len(nets) == 2
 
 
+def test_a_rule_that_both_nets_get_wrong_is_named(monkeypatch):
+    build = pair.build_net
+
+    def build_wrong(_framework, spec, recipe, settings):
+        optimizer = dataclasses.replace(recipe.optimizer, momentum=MOMENTUM_FLOAT32)
+        wrong = dataclasses.replace(recipe, optimizer=optimizer)
+        return build("torch", spec, wrong, settings)
+
+    monkeypatch.setattr(pair, "build_net", build_wrong)
+
+    record = lockstep(steps=2)
+
+    assert record["first_divergence"]["quantity"] == "update rule"
+    assert record["first_divergence"]["step"] == 2
+
+
+def test_a_free_run_is_equivalent_up_to_a_named_kink(monkeypatch):
+    build = pair.build_net
+
+    def build_tampered(framework, *arguments):
+        net = build("torch", *arguments)
+        return Tampered(net, "parameters") if framework == "keras" else net
+
+    monkeypatch.setattr(pair, "build_net", build_tampered)
+    monkeypatch.setattr(free, "_find_kink", lambda _pair, _before, event: f"kink {event.step + 1}")
+
+    record = lockstep(steps=3, mode="free")
+
+    assert record["notes"] == ["kink 1"]
+    assert record["verdict"] == "numerically equivalent"
+    assert record["reason"].endswith("up to a ReLU kink.")
+
+
 @pytest.mark.parametrize(
     ("inject", "overrides"),
     [
@@ -207,7 +248,7 @@ def test_free_running_twins_part_no_faster_than_rounding():
     record = lockstep(mode="free", steps=6)
 
     assert record["verdict"] == "numerically equivalent"
-    assert all(row["control"]["parameters"] < 1e-11 for row in record["rows"] if row["step"])
+    assert all(0.0 < row["control"]["parameters"] < 1e-11 for row in record["rows"] if row["step"])
 
 
 # Faults that the comparison must catch, whatever else it does; `decay_scaling_flipped` shows only
