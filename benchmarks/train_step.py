@@ -5,7 +5,7 @@
 ResNet-20, 32x32 colour, batch 128, float32. Torch: our loop against a plain PyTorch loop over the
 same batches held in memory, in the better of contiguous and channels-last layout. Keras on
 tensorflow: our loop against `model.fit` of the same model on the same arrays. Each pair times both
-    sides one after the other, in alternating order; the figure is the
+sides one after the other, in alternating order; the figure is the
 median ratio of images per second with a bootstrap interval over pairs. The share of data and
 augmentation is measured on its own over the same batches.
 """

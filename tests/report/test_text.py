@@ -42,7 +42,7 @@ def test_divergence_is_described_by_step_quantity_place_gap_and_bound(lockstep_r
     assert describe_verdict(lockstep_record_table()) == (
         "keras-tensorflow diverges from torch at step 1: running statistics at "
         "stem.bn.running_var, gap 2.5e-04 against a bound of 1.0e-13 "
-        "(ratio 2.5e+09, over it 75.00 % of the array)."
+        "(ratio 2.5e+09; 75.00 % of the array is over it)."
     )
 
 
