@@ -122,6 +122,20 @@ def test_subtly_wrong_twins_are_caught(inject):
     assert record["first_divergence"]["ratio"] > 10.0
 
 
+def test_a_fault_in_one_layer_is_named_there():
+    record = lockstep(inject="stages.1.blocks.0.bn1.bn_epsilon=1e-3", steps=1)
+
+    assert record["first_divergence"]["quantity"] == "forward"
+    assert record["first_divergence"]["where"].startswith("stages.1.blocks.0.bn1[")
+
+
+def test_nets_that_hardly_depend_on_their_input_are_vacuous():
+    record = lockstep(overrides=["conventions.head_weight_init=zeros"], steps=1)
+
+    assert record["verdict"] == "vacuous"
+    assert record["input_sensitivity"] == 0.0
+
+
 class Tampered:
     """A net that reports one quantity wrong once it has trained; all else is the net's own."""
 
