@@ -123,7 +123,9 @@ def describe_power(lockstep: LockstepRecord) -> str:
 def describe_gap(worst: WorstGap) -> str:
     """Return quantity, place, gap, bound and ratio in one clause."""
     place = f" at {worst.where}" if worst.where else ""
-    share = f"; {format_percent(worst.share_out)} of the array is over it" if worst.share_out else ""
+    share = (
+        f"; {format_percent(worst.share_out)} of the array is over it" if worst.share_out else ""
+    )
     return (
         f"{worst.quantity}{place}, gap {format_gap(worst.gap)} "
         f"against a bound of {format_gap(worst.bound)} (ratio {format_ratio(worst.ratio)}{share})"

@@ -211,7 +211,9 @@ def test_an_interrupted_run_says_how_to_go_on(empty_folder):
 
 
 @pytest.mark.parametrize(
-    ("limit", "left"), [(100, []), (100_000, ["run.json"])], ids=["at-once", "at-the-checkpoint"]
+    ("limit", "left"),
+    [(100, []), (100_000, ["run", "run/run.json"])],
+    ids=["at-once", "at-the-checkpoint"],
 )
 def test_a_disk_that_is_full_is_one_line(empty_folder, limit, left):
     def allow_small_files_only():
@@ -229,4 +231,5 @@ def test_a_disk_that_is_full_is_one_line(empty_folder, limit, left):
     assert done.returncode == 2
     assert done.stderr.startswith("error: run/")
     assert done.stderr.count("\n") == 1
-    assert [path.name for path in empty_folder.glob("run/*")] == left
+    found = sorted(str(path.relative_to(empty_folder)) for path in empty_folder.rglob("*"))
+    assert found == left

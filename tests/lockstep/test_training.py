@@ -11,6 +11,7 @@ from benchmarks.kill_and_resume import repeat_killed, run_whole
 from parity.cli.options import open_stream, resolve
 from parity.cli.train import make_settings
 from parity.errors import RunError
+from parity.lockstep import training
 from parity.lockstep.checkpoints import read_checkpoint
 from parity.lockstep.loop import state_digest
 from parity.lockstep.training import describe_changes, resume_run, start_run
@@ -71,6 +72,50 @@ def test_metrics_hold_one_line_an_epoch_after_a_resume(tmp_path):
 
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
+
+
+def test_a_checkpoint_within_an_epoch_keeps_the_epochs_sums(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    whole, stream = tiny_run(tmp_path / "whole")
+    whole.train()
+    broken, _ = tiny_run(tmp_path / "broken")
+    killed_at = stream.steps_per_epoch + 2
+    with pytest.raises(StopAt.KilledError):
+        broken.train(on_progress=StopAt(killed_at))
+
+    assert read_checkpoint(tmp_path / "broken").step == killed_at - 1
+    resume_run(tmp_path / "broken", stream=stream).train()
+
+    measured = ("epoch", "step", "train_loss", "train_accuracy", "test_loss", "test_accuracy")
+    rows = [
+        [
+            {key: json.loads(line)[key] for key in measured}
+            for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        ]
+        for name in ("whole", "broken")
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_epochs_are_evaluated_as_the_recipe_says_and_at_the_end(tmp_path):
+    run, _ = tiny_run(tmp_path / "run", epochs=3, overrides=["evaluation.every_epochs=2"])
+    run.train()
+
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert ["test_accuracy" in json.loads(line) for line in lines] == [False, True, True]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_training_loss_is_a_mean_over_images_under_any_reduction(tmp_path, reduction):
+    overrides = [f'loss.reduction="{reduction}"', "optimizer.lr=1e-12"]
+    run, _ = tiny_run(tmp_path / "run", epochs=1, overrides=overrides)
+    seen = []
+    run.train(on_progress=seen.append)
+    losses = [progress.loss for progress in seen if progress.row is None]
+
+    # The rate is next to nothing: every batch sees the untrained net, whose loss is near log 10.
+    assert losses == pytest.approx([losses[0]] * len(losses), rel=0.2)
+    assert losses[0] < 10.0
 
 
 def test_frameworks_see_the_same_data(tmp_path):
