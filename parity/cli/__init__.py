@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from parity.cli import demo, environment, listing, lockstep, report, train
+from parity.cli import demo, differences, environment, listing, lockstep, report, train
 from parity.exits import run_app
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("train")(train.train)
 app.command("lockstep")(lockstep.lockstep)
 app.command("demo")(demo.demo)
 app.command("report")(report.report)
+app.command("differences")(differences.differences)
 app.command("list")(listing.list_names)
 app.command("env")(environment.environment)
 

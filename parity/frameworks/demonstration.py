@@ -12,6 +12,8 @@ from parity import runtime
 from parity.errors import SpecError
 from parity.spec.differences import Difference
 
+_SIZE_TOLERANCE = 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
@@ -50,6 +52,27 @@ def demonstrate(row: Difference) -> Demonstration:
     gap = _gap(*default)
     differs = gap > 0.0 if gap is not None else not _are_equal(*default)
     return Demonstration(default=gap, differs=differs, settled=settled)
+
+
+def describe_change(row: Difference, shown: Demonstration) -> str | None:
+    """Return what a row says that the installed versions no longer do, or None if all holds.
+
+    The size may be off by a twentieth: backends round differently.
+    """
+    if not shown.differs:
+        return f"{row.id}: the difference has vanished: by default the two agree now."
+    if row.size is not None and (shown.default is None or not _is_near(shown.default, row.size)):
+        return f"{row.id}: expected a gap of {row.size:.2g} by default; got {shown.default}."
+    if shown.settled is not None and not shown.settled <= row.bound:
+        return (
+            f"{row.id}: expected to be settled within {row.bound:.1g}; got {shown.settled:.2g}. "
+            f"Settled by: {row.settlement}"
+        )
+    return None
+
+
+def _is_near(gap: float, size: float) -> bool:
+    return abs(gap - size) <= _SIZE_TOLERANCE * size
 
 
 @contextlib.contextmanager

@@ -34,6 +34,27 @@ keras.config.set_floatx("float64")
 torch.set_default_dtype(torch.float64)
 rng = np.random.default_rng(0)
 to_numpy = keras.ops.convert_to_numpy
+
+
+def torch_path(make_optimizer, gradients, rates=None):
+    parameter = torch.nn.Parameter(torch.ones(gradients.shape[1]))
+    optimizer = make_optimizer([parameter])
+    for step, gradient in enumerate(gradients):
+        if rates is not None:
+            optimizer.param_groups[0]["lr"] = rates[step]
+        parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+    return parameter.detach().numpy()
+
+
+def keras_path(optimizer, gradients, rates=None):
+    parameter = keras.Variable(np.ones(gradients.shape[1]))
+    optimizer.build([parameter])
+    for step, gradient in enumerate(gradients):
+        if rates is not None:
+            optimizer.learning_rate = rates[step]
+        optimizer.apply([keras.ops.convert_to_tensor(gradient)])
+    return to_numpy(parameter)
 """
 
 
