@@ -115,6 +115,9 @@ class TorchNet:
         """See `Net.load_optimizer_state`."""
         self._optimizer.state.clear()
         self._steps = state.step
+        for name, buffer in self._module.named_buffers():
+            if name.endswith(_UNTRACKED):
+                buffer.fill_(state.step)  # a batch norm has seen one batch a step
         if state.step == 0:
             return
         counts_steps = not isinstance(self._optimizer, torch.optim.SGD)

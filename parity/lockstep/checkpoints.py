@@ -12,6 +12,7 @@ from safetensors.numpy import save
 from parity.errors import RunError
 from parity.frameworks.net import Net, OptimizerState, State
 from parity.lockstep.files import replace_file, write_bytes
+from parity.lockstep.loop import state_digest
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 
@@ -21,6 +22,7 @@ class Checkpoint:
     """Everything a training needs to go on to the same bits.
 
     Attributes:
+        identity: Of the run that wrote it.
         step: Steps made so far.
         digest: Digest of the stream up to there.
         state: The net's parameters and buffers.
@@ -30,6 +32,7 @@ class Checkpoint:
         seconds: Training time so far.
     """
 
+    identity: dict[str, Any]
     step: int
     digest: str
     state: State
@@ -44,7 +47,10 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     arrays = {f"state/{name}": array for name, array in checkpoint.state.items()}
     for slot, named in checkpoint.optimizer_state.slots.items():
         arrays |= {f"slots/{slot}/{name}": array for name, array in named.items()}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     position = {
+        "identity": checkpoint.identity,
+        "content": state_digest(arrays),
         "step": checkpoint.step,
         "digest": checkpoint.digest,
         "optimizer_step": checkpoint.optimizer_state.step,
@@ -53,7 +59,6 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         "partial": checkpoint.partial,
         "seconds": checkpoint.seconds,
     }
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     metadata = {"position": json.dumps(position)}
     content = save(arrays, metadata=metadata)
     replace_file(folder / CHECKPOINT_FILE, lambda path: write_bytes(path, content))
@@ -70,6 +75,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         with safe_open(path, framework="np") as file:
             position = json.loads((file.metadata() or {})["position"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        if position["content"] != state_digest(arrays):
+            message = "its arrays are not those that were written"
+            raise ValueError(message)  # noqa: TRY301  # told like any other damage
         return _build_checkpoint(position, arrays)
     except FileNotFoundError as error:
         message = f"{path}: expected a checkpoint to resume from; there is none."
@@ -85,6 +93,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def _build_checkpoint(position: dict[str, Any], arrays: State) -> Checkpoint:
     slots = {slot: _with_prefix(arrays, f"slots/{slot}/") for slot in position["slot_names"]}
     return Checkpoint(
+        identity=position["identity"],
         step=position["step"],
         digest=position["digest"],
         state=_with_prefix(arrays, "state/"),

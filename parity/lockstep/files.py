@@ -1,13 +1,19 @@
 """Files of a run folder: a kill leaves the old file or the new one, never half of one."""
 
+import contextlib
 import json
 import os
+import shlex
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from parity.errors import RunError
+
+if sys.platform != "win32":
+    import fcntl
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -30,10 +36,12 @@ def create_folder(folder: Path) -> None:
         )
         raise RunError(message) from error
     if held:
+        is_run = RUN_FILE in held
+        resume = f", or go on with: parity train --resume {shlex.quote(str(folder))}"
         message = (
             f"output folder {str(folder)!r}: expected a new or empty folder; "
             f"got one that holds {held[0]!r}. "
-            f"Choose another with --out, or go on with --resume {folder}."
+            f"Choose another with --out{resume if is_run else ''}."
         )
         raise RunError(message)
 
@@ -51,6 +59,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         os.close(handle)
         temporary = Path(name)
         write(temporary)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -63,6 +72,47 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def lock_folder(folder: Path) -> int:
+    """Keep other processes out of a run folder for as long as this one lives; return the handle.
+
+    Raises:
+        RunError: If another process trains there.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            message = (
+                f"{folder}: another process trains in this folder. "
+                "Wait until it ends, or choose another --out."
+            )
+            raise RunError(message) from error
+    return handle
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Create an output folder; where nothing has been written on the way out, take it away again.
+
+    Raises:
+        RunError: If it cannot be created, or exists and holds something.
+    """
+    create_folder(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # refuses a folder that holds anything
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -6,10 +6,12 @@ A run folder holds `run.json` (identity, status, result), `metrics.jsonl` (a lin
 
 import contextlib
 import dataclasses
+import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,8 @@ from parity.lockstep.fields import FORMAT, read_run_table
 from parity.lockstep.files import (
     METRICS_FILE,
     RUN_FILE,
-    create_folder,
+    lock_folder,
+    new_folder,
     replace_file,
     write_json,
     write_lines,
@@ -153,6 +156,7 @@ class TrainingRun:
             device=settings.device,
             keras_backend=settings.keras_backend,
         )
+        self._unlock = weakref.finalize(self, os.close, lock_folder(folder))
         self._step, self._digest, self._seconds = 0, START_DIGEST, 0.0
         self._rows: list[dict[str, Any]] = []
         self._epoch = _Epoch()
@@ -167,6 +171,11 @@ class TrainingRun:
         return total_steps(self.recipe, self._stream)
 
     @property
+    def step(self) -> int:
+        """Steps made so far."""
+        return self._step
+
+    @property
     def weights_path(self) -> Path:
         """Where the finished weights lie."""
         return self.folder / WEIGHTS_FILES[self.settings.framework]
@@ -175,15 +184,25 @@ class TrainingRun:
         self, *, on_progress: Callable[[Progress], None] = lambda _progress: None
     ) -> dict[str, Any]:
         """Train to the end and return the run's result; an interrupted run can be resumed."""
-        with _deferred_interrupt() as interrupt:
-            self._train(on_progress, interrupt)
+        try:
+            with _deferred_interrupt() as interrupt:
+                self.begin()
+                self._train(on_progress, interrupt)
+            return self._finish()
+        finally:
+            self._unlock()
+
+    def _finish(self) -> dict[str, Any]:
         result = self._result()
         replace_file(self.weights_path, self.net.save_weights)
         self._write_record("finished", result)
         return result
 
+    def begin(self) -> None:
+        """Write the record of a running training."""
+        self._write_record("running", None)
+
     def _train(self, on_progress: Callable[[Progress], None], interrupt: threading.Event) -> None:
-        self._begin()
         saved = started = time.perf_counter()
         events = training_steps(
             [self.net],
@@ -211,14 +230,6 @@ class TrainingRun:
                 self._write_record("interrupted", None)
                 raise KeyboardInterrupt
 
-    def _begin(self) -> None:
-        try:
-            self._write_record("running", None)
-        except RunError:
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()  # refuses a folder that holds anything
-            raise
-
     def _end_epoch(self, event: StepEvent) -> None:
         epoch = self._step // self._stream.steps_per_epoch
         row: dict[str, Any] = {
@@ -235,6 +246,13 @@ class TrainingRun:
             "seconds": self._epoch.seconds,
             "images_per_second": self._epoch.images / self._epoch.seconds,
         }
+        if not np.isfinite(row["train_loss"]):
+            self._write_record("interrupted", None)
+            message = (
+                f"{self.folder}: the training loss is not finite after epoch {epoch}: the training "
+                f"has diverged. Try a smaller optimizer.lr than {self.recipe.optimizer.lr}."
+            )
+            raise RunError(message)
         self._seconds += self._epoch.seconds
         self._rows.append(row)
         self._epoch = _Epoch()
@@ -258,6 +276,7 @@ class TrainingRun:
 
     def _save(self) -> None:
         checkpoint = Checkpoint(
+            identity=run_identity(self.recipe, self.settings),
             step=self._step,
             digest=self._digest,
             state=self.net.state(),
@@ -319,10 +338,12 @@ def _deferred_interrupt() -> Iterator[threading.Event]:
 def start_run(
     recipe: ResolvedRecipe, settings: RunSettings, *, stream: BatchStream, folder: Path
 ) -> TrainingRun:
-    """Return a new run in a new or empty folder."""
+    """Return a new run in a new or empty folder, which holds its record from here on."""
     model_spec(recipe, stream)  # a wrong model is refused before the folder is made
-    create_folder(folder)
-    return TrainingRun(recipe, settings, stream=stream, folder=folder, checkpoint=None)
+    with new_folder(folder):
+        run = TrainingRun(recipe, settings, stream=stream, folder=folder, checkpoint=None)
+        run.begin()
+    return run
 
 
 def read_identity(folder: Path) -> tuple[ResolvedRecipe, RunSettings]:
@@ -359,9 +380,29 @@ def resume_run(folder: Path, *, stream: BatchStream) -> TrainingRun:
             "Restore these or start a new run."
         )
         raise RunError(message)
-    # A run killed before its first checkpoint starts over, to the same bits.
-    checkpoint = read_checkpoint(folder) if (folder / CHECKPOINT_FILE).exists() else None
+    checkpoint = _find_checkpoint(folder, record["identity"])
     return TrainingRun(recipe, settings, stream=stream, folder=folder, checkpoint=checkpoint)
+
+
+def _find_checkpoint(folder: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
+    """Return the checkpoint of the run in `folder`; None for a run killed before its first one."""
+    if not (folder / CHECKPOINT_FILE).exists():
+        if not (folder / METRICS_FILE).exists():
+            return None
+        message = (
+            f"{folder / CHECKPOINT_FILE}: expected the checkpoint of a run that has finished "
+            "epochs; it is missing. Put it back, or start a new run."
+        )
+        raise RunError(message)
+    checkpoint = read_checkpoint(folder)
+    changed = describe_changes(checkpoint.identity, dict(identity))
+    if changed:
+        message = (
+            f"{folder}: {RUN_FILE} and {CHECKPOINT_FILE} are not of one run: "
+            f"{describe_list(changed)}. Put back the file that belongs here, or start a new run."
+        )
+        raise RunError(message)
+    return checkpoint
 
 
 def describe_changes(stored: Any, present: Any, *, where: str = "") -> list[str]:  # noqa: ANN401  # JSON values
