@@ -54,6 +54,8 @@ def verify_logits(
         target_logits = _logits(target.framework, written, spec, images)
     except MissingFrameworkError as error:
         return f"logits not compared: {error}"
+    if not np.isfinite(source_logits).all():
+        return "logits not compared: those of the source are not finite"
     gap = relative_gap(target_logits, source_logits)
     if not gap <= LARGEST_LOGIT_GAP:
         message = (

@@ -16,12 +16,18 @@ from parity.errors import DivergenceError, ParityError
 
 DONE, DIFFERENT, BAD_INPUT, UNDECIDED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 70, 130
 
+_REPEATABLE = ("--set",)
+
 # The command line's own errors: typer has carried click's classes inside itself since 0.26.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def run_app(app: typer.Typer, arguments: Sequence[str], *, prog_name: str) -> int:
     """Run a command line and return its exit code; an error that a user can cause is one line."""
+    repeated = _repeated_option(arguments)
+    if repeated:
+        message = f"error: {repeated} is given twice. See {prog_name} --help."
+        return _fail(message, code=BAD_INPUT)
     try:
         outcome = app(list(arguments), prog_name=prog_name, standalone_mode=False)
     except _UsageError as error:
@@ -32,10 +38,13 @@ def run_app(app: typer.Typer, arguments: Sequence[str], *, prog_name: str) -> in
         return _fail(f"error: {_one_line(error)}", code=BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", code=INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read the output has closed it: nothing more can be said, and that is no error.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read the output has closed it (typer makes an exit of that): nothing more can be
+        # said, and that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
+    except (OSError, MemoryError) as error:
+        return _fail(f"error: {_describe_machine(error)}", code=BAD_INPUT)
     except Exception:  # the outermost handler: anything else is a defect of ours
         traceback.print_exc()
         return _fail(
@@ -44,6 +53,28 @@ def run_app(app: typer.Typer, arguments: Sequence[str], *, prog_name: str) -> in
     if outcome == INTERRUPTED:  # what typer makes of KeyboardInterrupt
         return _fail("interrupted", code=INTERRUPTED)
     return outcome if isinstance(outcome, int) else DONE
+
+
+def _describe_machine(error: OSError | MemoryError) -> str:
+    """Return what the machine could not do: a full disk, a file out of reach, too little memory."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory. {_one_line(error)}"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}."
+
+
+def _repeated_option(arguments: Sequence[str]) -> str | None:
+    """Return an option that is there twice, of which only the last would count."""
+    seen = set()
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name == "--":
+            return None
+        if name.startswith("--") and name not in _REPEATABLE:
+            if name in seen:
+                return name
+            seen.add(name)
+    return None
 
 
 def _describe_usage(error: Any, *, prog_name: str) -> str:  # noqa: ANN401  # click's class

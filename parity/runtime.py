@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,12 +58,66 @@ def select_keras_backend(backend: str | None) -> str:
             f"{imported!r}. A process has one backend: start another."
         )
         raise ParityError(message)
-    require_framework("keras", extra="keras")
-    require_framework(chosen, extra=KERAS_BACKENDS[chosen])
+    _require_installed(chosen)
     if imported is None:
         os.environ["KERAS_BACKEND"] = chosen
         _import_keras(chosen)
     return chosen
+
+
+def require_keras(backend: str | None) -> str:
+    """Return the backend that `select_keras_backend` would fix, without loading Keras.
+
+    Raises:
+        ParityError: If the name is unknown.
+        MissingFrameworkError: If Keras or the backend is not installed.
+    """
+    chosen = backend or os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if chosen not in KERAS_BACKENDS:
+        message = f"Keras backend {chosen!r} not found.{describe_nearest(chosen, KERAS_BACKENDS)}"
+        raise ParityError(message)
+    _require_installed(chosen)
+    return chosen
+
+
+def _require_installed(backend: str) -> None:
+    require_framework("keras", extra="keras")
+    require_framework(backend, extra=KERAS_BACKENDS[backend])
+
+
+def require_device(framework: str, device: str) -> None:
+    """Check that a device exists, loading the framework.
+
+    Raises:
+        ParityError: If the name is unknown or this machine has no such device.
+    """
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or not re.fullmatch(r"[0-9]*", index):
+        message = f"--device must be cpu, cuda, cuda:N or mps; got {device!r}."
+        raise ParityError(message)
+    if kind == "cpu" and index in ("", "0"):
+        return
+    count = _count_devices(framework, kind)
+    if int(index or 0) >= count:
+        message = f"--device {device!r}: {framework} finds {count} of kind {kind} here. Use cpu."
+        raise ParityError(message)
+
+
+def _count_devices(framework: str, kind: str) -> int:
+    backend = "torch" if framework == "torch" else select_keras_backend(None)
+    if kind == "cpu":
+        return 1
+    if backend == "torch":
+        torch = importlib.import_module("torch")
+        if kind == "mps":
+            return int(torch.backends.mps.is_available())
+        return int(torch.cuda.device_count())
+    if kind == "mps":
+        return 0
+    if backend == "tensorflow":
+        return len(importlib.import_module("tensorflow").config.list_physical_devices("GPU"))
+    jax = importlib.import_module("jax")
+    return sum(device.platform == "gpu" for device in jax.devices())
 
 
 def _import_keras(backend: str) -> None:

@@ -178,6 +178,9 @@ def _read_array(store: h5py.Group, key: str, layout: SlotLayout, *, file_bytes: 
     if dataset.nbytes > _LARGEST_EXPANSION * file_bytes:
         message = f"vars/{key}: expected data no larger than its file; got {dataset.nbytes} bytes."
         raise ConversionError(message)
+    if dataset.dtype.kind not in "fiub":
+        message = f"vars/{key}: expected an array of numbers; got dtype {dataset.dtype}."
+        raise ConversionError(message)
     return move_axes(dataset[()], source=layout.keras_axes, target=layout.torch_axes)
 
 

@@ -29,6 +29,7 @@ def demo(
     out: Annotated[Path | None, typer.Option("--out", help="[default: runs/demo]")] = None,
 ) -> int:
     """Train best_sgd in both frameworks, run a lockstep, and write one HTML report."""
+    options.require_frameworks(*FRAMEWORKS, keras_backend=None)
     root = out or options.unused_folder(Path("runs/demo"))
     create_folder(root)
     folders = []

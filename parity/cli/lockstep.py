@@ -13,7 +13,7 @@ from parity.cli import options
 from parity.compare.verdicts import EXIT_CODES
 from parity.errors import ParityError
 from parity.lockstep.comparison import run_lockstep
-from parity.lockstep.files import LOCKSTEP_FILE, create_folder, write_json
+from parity.lockstep.files import LOCKSTEP_FILE, new_folder, write_json
 from parity.lockstep.pair import LockstepSettings
 from parity.report.html import write_report
 from parity.report.locksteps import parse_lockstep
@@ -64,10 +64,9 @@ def lockstep(
             f"--every {every} goes with --resync; free-running nets are compared at every step."
         )
         raise ParityError(message)
+    options.require_frameworks(reference, candidate, keras_backend=keras_backend)
     resolved = options.resolve(recipe, data=data, model=model, epochs=None, overrides=overrides)
     stream = options.open_stream(resolved, seed=seed, folder=data_dir, download=download)
-    if out is not None:
-        create_folder(out)
     settings = LockstepSettings(
         steps=steps,
         every=every,
@@ -79,20 +78,25 @@ def lockstep(
         keras_backend=keras_backend,
         device=device,
     )
-    with step_bar(steps) as show:
-        record = run_lockstep(resolved, settings, stream=stream, inject=inject, on_step=show)
-    show_record(record)
-    if out is not None:
-        write_json(out / LOCKSTEP_FILE, record)
-        page = out / REPORT_FILE
-        write_report(
-            page,
-            runs=[],
-            lockstep=[parse_lockstep(record, where=str(out))],
-            command=options.command_line(),
-        )
-        typer.echo(f"report: {page}")
+    with contextlib.nullcontext() if out is None else new_folder(out):
+        with step_bar(steps) as show:
+            record = run_lockstep(resolved, settings, stream=stream, inject=inject, on_step=show)
+        show_record(record)
+        if out is not None:
+            _save(record, out)
     return EXIT_CODES[record["verdict"]]
+
+
+def _save(record: dict[str, Any], folder: Path) -> None:
+    write_json(folder / LOCKSTEP_FILE, record)
+    page = folder / REPORT_FILE
+    write_report(
+        page,
+        runs=[],
+        lockstep=[parse_lockstep(record, where=str(folder))],
+        command=options.command_line(),
+    )
+    typer.echo(f"report: {page}")
 
 
 def show_record(record: dict[str, Any]) -> None:

@@ -9,9 +9,10 @@ import typer
 
 from parity import runtime
 from parity.data.batches import BatchStream
-from parity.data.table import load_dataset
-from parity.errors import ParityError
-from parity.spec.recipe import ResolvedRecipe, load_recipe
+from parity.data.table import DATASETS, load_dataset
+from parity.errors import ParityError, RecipeError, describe_nearest
+from parity.frameworks.build import FRAMEWORKS
+from parity.spec.recipe import ResolvedRecipe, load_recipe, read_toml
 
 RecipeOption = Annotated[
     str, typer.Option("--recipe", help="Recipe name, or path of a .toml file.")
@@ -58,7 +59,19 @@ def resolve(
         changes.append(f'model="{model}"')
     if epochs is not None:
         changes.append(f"epochs={epochs}")
-    return load_recipe(recipe, data=data, overrides=changes)
+    keys = [change.partition("=")[0].strip() for change in changes]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        message = f"--set {', '.join(twice)}: expected once; given more than once, or as an option."
+        raise RecipeError(message)
+    resolved = load_recipe(recipe, data=data, overrides=changes)
+    if recipe.endswith(".toml"):
+        unknown = [name for name in read_toml(Path(recipe))["data"] if name not in DATASETS]
+        if unknown:
+            hint = describe_nearest(unknown[0], DATASETS)
+            message = f"{recipe}: data.{unknown[0]}: data set {unknown[0]!r} not found.{hint}"
+            raise RecipeError(message)
+    return resolved
 
 
 def open_stream(
@@ -69,6 +82,18 @@ def open_stream(
         recipe.data, folder=folder, resolution=recipe.resolution, download=download
     )
     return BatchStream(dataset, recipe, seed=seed)
+
+
+def require_frameworks(*frameworks: str, keras_backend: str | None) -> None:
+    """Check that frameworks are installed, before anything takes long."""
+    for framework in frameworks:
+        if framework == "torch":
+            runtime.require_framework("torch", extra="torch")
+        elif framework == "keras":
+            runtime.require_keras(keras_backend)
+        else:
+            message = f"framework {framework!r} not found.{describe_nearest(framework, FRAMEWORKS)}"
+            raise ParityError(message)
 
 
 def command_line() -> str:

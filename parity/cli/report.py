@@ -12,15 +12,28 @@ from parity.report.html import write_report
 from parity.report.locksteps import LockstepRecord, read_lockstep
 from parity.report.records import RunRecord, read_run
 
+_PAGE = b"<!doctype html>"
+
 
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Run folders and lockstep folders.")],
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained HTML page of training runs and locksteps."""
+    _check_page(out)
     runs, locksteps = read_folders(folders)
     write_report(out, runs=runs, lockstep=locksteps, command=options.command_line())
     typer.echo(f"report: {out}")
+
+
+def _check_page(path: Path) -> None:
+    """Refuse to write over anything but an earlier page."""
+    if path.suffix not in (".html", ".htm"):
+        message = f"--out {str(path)!r}: expected a name that ends in .html."
+        raise RunError(message)
+    if path.is_file() and not path.read_bytes()[:100].lstrip().lower().startswith(_PAGE):
+        message = f"--out {str(path)!r}: expected a new file or an earlier page; got another file."
+        raise RunError(message)
 
 
 def read_folders(folders: list[Path]) -> tuple[list[RunRecord], list[LockstepRecord]]:

@@ -1,5 +1,6 @@
 """`parity train`: train one twin under a recipe."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,12 +78,15 @@ def train(
             resume, out, recipe=recipe, data=data, data_dir=data_dir, download=download,
             changes=changes, asked=asked,
         )  # fmt: skip
+        if resolved:
+            typer.echo(render_toml(run.recipe.to_table()), nl=False)
+            return
         carry_out(run)
         return
     if recipe is None:
         message = "train: expected --framework torch|keras and --recipe NAME, or --resume DIR."
         raise ParityError(message)
-    wanted = options.resolve(recipe, data=data or DEFAULT_DATA, **changes)
+    wanted = options.resolve(recipe, data=_unless_none(data, DEFAULT_DATA), **changes)
     if resolved:
         typer.echo(render_toml(wanted.to_table()), nl=False)
         return
@@ -92,12 +96,16 @@ def train(
         str(framework),
         recipe=wanted,
         stream=stream,
-        dtype=dtype or "float32",
-        device=device or "cpu",
+        dtype=_unless_none(dtype, "float32"),
+        device=_unless_none(device, "cpu"),
         keras_backend=keras_backend,
     )
     folder = out or default_folder(wanted, settings)
     carry_out(start_run(wanted, settings, stream=stream, folder=folder))
+
+
+def _unless_none(value: str | None, default: str) -> str:
+    return default if value is None else value
 
 
 def _check_framework(framework: str | None) -> None:
@@ -152,20 +160,24 @@ def carry_out(run: TrainingRun) -> dict[str, Any]:
         f"{recipe.name} on {recipe.data}: {recipe.model}, {recipe.epochs} epochs, "
         f"{run.net.label} {settings.dtype}, seed {settings.seed} -> {run.folder}"
     )
+    if run.step:
+        typer.echo(f"going on after step {run.step} of {run.steps}")
     if recipe.data != PUBLISHED_DATA:
         typer.echo(f"(the published setting of {recipe.name} is --data {PUBLISHED_DATA})")
     try:
         with training_bar(run.net.label) as show:
             result = run.train(on_progress=show)
     except KeyboardInterrupt:
-        typer.echo(f"go on with: python -m parity.train --resume {run.folder}", err=True)
+        go_on = shlex.join(["python", "-m", "parity.train", "--resume", str(run.folder)])
+        typer.echo(f"go on with: {go_on}", err=True)
         raise
     typer.echo(
         f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}, "
         f"{result['steps']} steps in {result['seconds']:.1f} s"
     )
     target = run.folder / ("weights.pt" if settings.framework == "keras" else "model.weights.h5")
-    typer.echo(f"convert: python -m conversion {run.weights_path} {target} --run {run.folder}")
+    paths = [str(run.weights_path), str(target), "--run", str(run.folder)]
+    typer.echo(f"convert: {shlex.join(['python', '-m', 'conversion', *paths])}")
     return result
 
 
@@ -194,6 +206,7 @@ def _resume(
             "Leave these options out to go on with it."
         )
         raise RunError(message)
+    options.check_dtype(settings.dtype)
     if settings.framework == "keras":
         runtime.select_keras_backend(settings.keras_backend)
     stream = options.open_stream(stored, seed=settings.seed, folder=data_dir, download=download)

@@ -49,7 +49,7 @@ def build_twin(
         dtype: `float32` or `float64`.
         memory_format: Of torch, `channels_first` or `channels_last`; None takes
             `default_memory_format`. Keras is channels last.
-        device: As torch or `keras.device` names it.
+        device: `cpu`, `cuda`, `cuda:N` or `mps`.
         keras_backend: Backend to fix for this process; None keeps the present one.
 
     Raises:
@@ -95,6 +95,7 @@ def _build_torch(
     device: str,
 ) -> Net:
     runtime.require_framework("torch", extra="torch")
+    runtime.require_device("torch", device)
     import models_torch
     from parity.frameworks.torch_net import TorchNet
 
@@ -119,12 +120,15 @@ def _build_keras(
     device: str,
 ) -> Net:
     runtime.select_keras_backend(backend)
+    runtime.require_device("keras", device)
     import keras
 
     import models_keras
     from parity.frameworks.keras_net import KerasNet
 
-    with keras.device(device):
+    # What torch calls cuda is a gpu to Keras on tensorflow and jax.
+    name = device if keras.backend.backend() == "torch" else device.replace("cuda", "gpu")
+    with keras.device(name):
         return KerasNet(
             lambda: models_keras.resnet(spec),
             loss=lambda: models_keras.build_loss(loss),

@@ -107,12 +107,14 @@ def new_folder(folder: Path) -> Iterator[None]:
     Raises:
         RunError: If it cannot be created, or exists and holds something.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     create_folder(folder)
     try:
         yield
     finally:
         with contextlib.suppress(OSError):
-            folder.rmdir()  # refuses a folder that holds anything
+            for path in made or [folder]:
+                path.rmdir()  # refuses a folder that holds anything
 
 
 def write_bytes(path: Path, content: bytes) -> None:

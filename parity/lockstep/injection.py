@@ -7,10 +7,14 @@ from dataclasses import dataclass
 from parity.errors import RecipeError, describe_nearest
 from parity.reference.layers import window_pads
 from parity.spec.conventions import Conventions
-from parity.spec.layers import Conv2d
+from parity.spec.layers import BatchNorm2d, Conv2d
 from parity.spec.models import ResNetSpec
 from parity.spec.recipe import ResolvedRecipe, apply_overrides
 
+_FIELDS: dict[type, tuple[str, ...]] = {
+    Conv2d: ("stride_offset",),
+    BatchNorm2d: ("bn_epsilon", "stats_decay", "bn_variance_correction"),
+}
 _INITIALIZERS = ("conv_init", "head_weight_init", "head_bias_init")
 
 
@@ -52,8 +56,8 @@ def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) 
     owner, _, field = name.strip().rpartition(".")
     conventions = [field.name for field in dataclasses.fields(Conventions)]
     optimizer = [field.name for field in dataclasses.fields(recipe.optimizer)]
-    layers = [layer.path for layer in spec.layers()]
-    if field in conventions and (owner in ("", "conventions") or owner in layers):
+    of_layer = _layer_fields(spec).get(owner, ())
+    if field in of_layer or (field in conventions and owner in ("", "conventions")):
         key = f"conventions.{field}"
     elif field in optimizer and owner in ("", "optimizer"):
         key = f"optimizer.{field}"
@@ -61,19 +65,28 @@ def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) 
         known = [
             *conventions,
             *optimizer,
-            *(f"{path}.bn_epsilon" for path in layers if path.endswith("bn")),
+            *(f"{path}.{name}" for path, names in _layer_fields(spec).items() for name in names),
         ]
         hint = describe_nearest(name, known)
         message = f"--inject {text!r}: field {name!r} not found.{hint}"
         raise RecipeError(message)
     changed = apply_overrides(recipe, [f"{key}={value.strip()}"])
-    is_layer = owner in layers
     return Injection(
         text=text,
         recipe=changed,
-        layer=owner if is_layer else None,
+        layer=owner if field in of_layer else None,
         keeps_own_weights=field in _INITIALIZERS,
     )
+
+
+def _layer_fields(spec: ResNetSpec) -> dict[str, tuple[str, ...]]:
+    """Return the conventions that each layer follows, by its path."""
+    return {
+        layer.path: fields
+        for layer in spec.layers()
+        for kind, fields in _FIELDS.items()
+        if isinstance(layer, kind)
+    }
 
 
 def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpec) -> str | None:

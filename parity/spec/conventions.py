@@ -41,14 +41,16 @@ class Conventions:
 
     def __post_init__(self) -> None:
         problems = []
+        if not isinstance(self.conv_bias, bool):
+            problems.append(f"conv_bias must be True or False; got {self.conv_bias!r}.")
         if not 0.0 < self.stats_decay < 1.0:
             problems.append(f"stats_decay must lie in (0, 1); got {self.stats_decay!r}.")
         if self.bn_variance_correction not in (0, 1):
             problems.append(
                 f"bn_variance_correction must be 0 or 1; got {self.bn_variance_correction!r}."
             )
-        if not self.bn_epsilon > 0.0:
-            problems.append(f"bn_epsilon must be > 0; got {self.bn_epsilon!r}.")
+        if not 0.0 < self.bn_epsilon < float("inf"):
+            problems.append(f"bn_epsilon must be > 0 and finite; got {self.bn_epsilon!r}.")
         if self.stride_offset not in ("start", "end"):
             problems.append(f"stride_offset must be 'start' or 'end'; got {self.stride_offset!r}.")
         for field in ("conv_init", "head_weight_init", "head_bias_init"):

@@ -51,6 +51,7 @@ class ResNetSpec:
     exceptions: tuple[tuple[str, Conventions], ...] = ()
 
     def __post_init__(self) -> None:
+        self._require_types()
         problems = []
         if self.block not in EXPANSION:
             problems.append(f"block must be 'basic' or 'bottleneck'; got {self.block!r}.")
@@ -65,6 +66,25 @@ class ResNetSpec:
         ]
         if min(self.input_size) < 1:
             problems.append(f"input_size must be >= 1 pixel a side; got {self.input_size!r}.")
+        if problems:
+            message = "ResNetSpec: " + " ".join(problems)
+            raise SpecError(message)
+
+    def _require_types(self) -> None:
+        problems = []
+        if not isinstance(self.conventions, Conventions):
+            kind = type(self.conventions).__name__
+            hint = " Pass its .conventions." if hasattr(self.conventions, "conventions") else ""
+            problems.append(f"conventions must be Conventions; got {kind}.{hint}")
+        sizes = {name: getattr(self, name) for name in ("width", "in_channels", "classes")}
+        problems += [
+            f"{name} must be a whole number; got {value!r}."
+            for name, value in sizes.items()
+            if type(value) is not int
+        ]
+        size = self.input_size
+        if not isinstance(size, tuple) or len(size) != 2 or any(type(n) is not int for n in size):
+            problems.append(f"input_size must be (height, width) in pixels; got {size!r}.")
         if problems:
             message = "ResNetSpec: " + " ".join(problems)
             raise SpecError(message)
@@ -213,7 +233,7 @@ def resnet_spec(
     Raises:
         SpecError: If the name or an option is unknown, or an option has a value of the wrong kind.
     """
-    base, _, options = name.partition(":")
+    base, _, options = str(name).partition(":")
     if base not in _FAMILY:
         message = f"model {base!r} not found.{describe_nearest(base, _FAMILY)}"
         raise SpecError(message)
@@ -243,6 +263,9 @@ def _parse_options(name: str, options: str) -> dict[str, str]:
             raise SpecError(message)
         if key == "width" and not re.fullmatch(r"[1-9][0-9]*", value):
             message = f"model {name!r}: width must be a whole number >= 1; got {value!r}."
+            raise SpecError(message)
+        if key in values:
+            message = f"model {name!r}: {key} is given twice."
             raise SpecError(message)
         values[key] = value
     return values

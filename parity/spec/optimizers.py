@@ -19,9 +19,9 @@ def _require(owner: str, problems: list[str]) -> None:
 
 def _negative(spec: object, *fields: str) -> list[str]:
     return [
-        f"{field} must be >= 0; got {getattr(spec, field)!r}."
+        f"{field} must be >= 0 and finite; got {getattr(spec, field)!r}."
         for field in fields
-        if not getattr(spec, field) >= 0.0
+        if not 0.0 <= getattr(spec, field) < float("inf")
     ]
 
 
@@ -100,8 +100,8 @@ class Adam:
         problems = _negative(self, "lr", "l2", "decoupled_decay") + _outside_unit(
             self, "beta1", "beta2"
         )
-        if not self.epsilon > 0.0:
-            problems.append(f"epsilon must be > 0; got {self.epsilon!r}.")
+        if not 0.0 < self.epsilon < float("inf"):
+            problems.append(f"epsilon must be > 0 and finite; got {self.epsilon!r}.")
         if self.epsilon_placement not in ("corrected", "uncorrected"):
             problems.append(
                 "epsilon_placement must be 'corrected' or 'uncorrected'; "

@@ -8,6 +8,7 @@ compared.
 import dataclasses
 import hashlib
 import json
+import re
 import tomllib
 import types
 import typing
@@ -122,6 +123,9 @@ _TOP = ("model", "resolution", "epochs", "batch_size", "drop_last")
 _TABLES = ("conventions", "augment", "loss", "optimizer", "schedule", "evaluation")
 
 
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+
+
 def recipe_names() -> tuple[str, ...]:
     """Return the names of the recipes that ship with the toolkit."""
     return tuple(sorted(path.stem for path in RECIPE_FOLDER.glob("*.toml")))
@@ -154,7 +158,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         message = f"{path}: expected TOML; {error}."
         raise RecipeError(message) from error
 
@@ -168,6 +172,12 @@ def resolve_recipe(
         RecipeError: If a key is missing or unknown, or a value has the wrong type or range.
     """
     _require_keys(table, (*_HEADER, *_TOP, *_TABLES, "data"), where=where, prefix="")
+    if not isinstance(table["name"], str) or not re.fullmatch(_NAME, table["name"]):
+        message = (
+            f"{where}: name must be of letters, digits, '.', '_' and '-', since folders are named "
+            f"after it; got {table['name']!r}."
+        )
+        raise RecipeError(message)
     per_data = _require_table(table["data"], where=where, key="data")
     for name, changes in per_data.items():
         _require_known(changes, DATA_KEYS, where=where, prefix=f"data.{name}.")

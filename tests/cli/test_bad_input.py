@@ -4,10 +4,12 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from parity import cli
+from parity.spec.recipe import RECIPE_FOLDER
 
 TRAIN = ["train", "--framework", "torch", "--recipe", "best_sgd", "--data", "synthetic"]
 TINY = ["--model", "resnet8:width=2", "--epochs", "1"]
@@ -58,6 +60,22 @@ REFUSED = {
         ["lockstep", "--recipe", "best_sgd", "--inject", "bn_epsilom=1e-3"],
         "Nearest: bn_epsilon",
     ),
+    "injection of another layer's field": (
+        ["lockstep", "--recipe", "best_sgd", "--inject", "stem.conv.bn_epsilon=0.1"],
+        "Nearest: stem.",
+    ),
+    "option given twice": ([*TRAIN, "--seed", "1", "--seed=2"], "--seed is given twice"),
+    "key set twice": ([*TRAIN, "--set", "epochs=2", "--set", "epochs=3"], "epochs"),
+    "option and key": ([*TRAIN, "--epochs", "2", "--set", "epochs=3"], "epochs"),
+    "infinite rate": ([*TRAIN, "--set", "optimizer.lr=inf"], "finite"),
+    "unknown device": ([*TRAIN, "--device", "gpu0"], "cpu, cuda, cuda:N or mps"),
+    "missing device": ([*TRAIN, "--device", "cuda"], "torch finds 0 of kind cuda"),
+    "missing keras device": (
+        ["train", "--framework", "keras", "--recipe", "best_sgd", "--device", "cuda"],
+        "keras finds 0 of kind cuda",
+    ),
+    "empty data": (["train", "--framework", "torch", "--recipe", "best_sgd", "--data", ""], "''"),
+    "report over a name that is no page": (["report", ".", "--out", "run.json"], ".html"),
     "wrong injection": (["lockstep", "--recipe", "best_sgd", "--inject", "conv_bias=1"], "bool"),
     "resume nothing": (["train", "--resume", "nowhere"], "run folder"),
     "report of nothing": (["report", "nowhere"], "run.json"),
@@ -92,6 +110,80 @@ def test_an_output_folder_under_a_file_is_refused(empty_folder, capsys):
 
     assert code == 2
     assert "cannot be created" in capsys.readouterr().err
+
+
+def test_a_report_replaces_pages_only(empty_folder, capsys):
+    run_once(empty_folder / "run")
+    page = empty_folder / "notes.html"
+    page.write_text("mine")
+
+    assert cli.run(["report", "run", "--out", "notes.html"]) == 2
+    assert page.read_text() == "mine"
+    assert cli.run(["report", "run", "--out", "new.html"]) == 0
+    assert cli.run(["report", "run", "--out", "new.html"]) == 0
+
+
+def write_recipe(folder, **changes):
+    source = (RECIPE_FOLDER / "best_sgd.toml").read_text()
+    for old, new in changes.values():
+        assert old in source
+        source = source.replace(old, new)
+    (folder / "own.toml").write_text(source)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (('name = "best_sgd"', 'name = "../evil"'), "folders are named after it"),
+        (("[data.digits", "[data.digitz"), "Nearest: digits"),
+    ],
+    ids=["name", "data-table"],
+)
+def test_a_recipe_file_of_ones_own_is_checked(empty_folder, capsys, change, expected):
+    write_recipe(empty_folder, change=change)
+
+    code = cli.run(["train", "--framework", "torch", "--recipe", "own.toml", "--resolved"])
+
+    assert code == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_training_that_diverges_ends_in_an_error(empty_folder, capsys):
+    code = cli.run([*TRAIN, *TINY, "--set", "optimizer.lr=1e30", "--out", "run"])
+
+    assert code == 2
+    assert "not finite" in capsys.readouterr().err
+    assert json.loads((empty_folder / "run" / "run.json").read_text())["status"] == "interrupted"
+
+
+def test_resolved_prints_a_stored_recipe_and_trains_nothing(empty_folder, capsys):
+    run_once(empty_folder / "run")
+    path = empty_folder / "run" / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "interrupted"}))
+    capsys.readouterr()
+
+    assert cli.run(["train", "--resume", "run", "--resolved"]) == 0
+
+    assert capsys.readouterr().out.startswith('name = "best_sgd"')
+
+
+def test_a_full_standard_output_is_one_line(empty_folder):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "parity", "list"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+
+    assert done.returncode == 2
+    assert done.stderr == "error: No space left on device.\n"
+
+
+def test_a_closed_standard_output_is_no_error(empty_folder):
+    command = f"{sys.executable} -m parity list models | head -1; exit ${{PIPESTATUS[0]}}"
+
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_truncated_data_file_is_refused_by_its_name(empty_folder, capsys):

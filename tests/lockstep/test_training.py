@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save
 
 from benchmarks.kill_and_resume import repeat_killed, run_whole
@@ -177,6 +178,73 @@ def test_resume_refuses_a_checkpoint_that_another_program_wrote(tmp_path, positi
 
     with pytest.raises(RunError, match="it is damaged"):
         resume_run(tmp_path / "run", stream=stream)
+
+
+@pytest.mark.parametrize("changed", ["checkpoint", "record"])
+def test_resume_refuses_a_checkpoint_of_another_run(tmp_path, changed):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder, lr in zip(folders, ("0.1", "0.2"), strict=True):
+        run, stream = tiny_run(folder, overrides=[f"optimizer.lr={lr}"])
+        with pytest.raises(StopAt.KilledError):
+            run.train(on_progress=StopAt(5))
+    name = {"checkpoint": "checkpoint.safetensors", "record": "run.json"}[changed]
+    (folders[0] / name).write_bytes((folders[1] / name).read_bytes())
+
+    with pytest.raises(RunError, match=r"not of one run: recipe\.optimizer\.lr was 0\.[12]"):
+        resume_run(folders[0], stream=stream)
+
+
+def test_resume_refuses_a_checkpoint_whose_arrays_were_changed(tmp_path):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(StopAt.KilledError):
+        run.train(on_progress=StopAt(5))
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(RunError, match="not those that were written"):
+        resume_run(tmp_path / "run", stream=stream)
+
+
+def test_resume_refuses_a_run_whose_checkpoint_is_gone(tmp_path):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(StopAt.KilledError):
+        run.train(on_progress=StopAt(5))
+    (tmp_path / "run" / "checkpoint.safetensors").unlink()
+
+    with pytest.raises(RunError, match="it is missing"):
+        resume_run(tmp_path / "run", stream=stream)
+
+
+def test_a_run_folder_has_one_writer(tmp_path):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(RunError, match="another process trains"):
+        resume_run(tmp_path / "run", stream=stream)
+    run.train()
+
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_resumed_run_counts_its_batches_on(tmp_path):
+    run, stream = tiny_run(tmp_path / "run")
+    with pytest.raises(StopAt.KilledError):
+        run.train(on_progress=StopAt(5))
+    resumed = resume_run(tmp_path / "run", stream=stream)
+    resumed.train()
+
+    state = torch.load(resumed.weights_path, weights_only=True)
+    counts = {int(value) for name, value in state.items() if name.endswith("num_batches_tracked")}
+    assert counts == {resumed.steps}
+
+
+def test_files_of_a_run_are_as_readable_as_others(tmp_path):
+    run, _ = tiny_run(tmp_path / "run", epochs=1)
+    run.train()
+    (tmp_path / "other").write_text("")
+
+    modes = {path.stat().st_mode for path in (tmp_path / "run").iterdir()}
+    assert modes == {(tmp_path / "other").stat().st_mode}
 
 
 @pytest.mark.parametrize(

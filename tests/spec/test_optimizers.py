@@ -9,15 +9,15 @@ from parity.testing import specs
 SGD = dataclasses.replace(specs.SGD, nesterov=True, decoupled_decay=0.5)
 ADAM = dataclasses.replace(specs.ADAM, lr=0.1, decoupled_decay=0.5, decay_scaled_by_lr=False)
 WRONG_VALUES = [
-    (SGD, {"lr": -0.1}, "lr must be >= 0; got -0.1"),
-    (SGD, {"l2": float("nan")}, "l2 must be >= 0; got nan"),
+    (SGD, {"lr": -0.1}, "lr must be >= 0 and finite; got -0.1"),
+    (SGD, {"l2": float("nan")}, "l2 must be >= 0 and finite; got nan"),
     (SGD, {"decoupled_decay": -1.0}, "decoupled_decay must be >= 0"),
     (SGD, {"momentum": 1.0}, r"momentum must be in \[0, 1\); got 1.0"),
     (SGD, {"momentum": 0.0}, "nesterov needs momentum > 0"),
-    (ADAM, {"lr": float("nan")}, "lr must be >= 0; got nan"),
+    (ADAM, {"lr": float("nan")}, "lr must be >= 0 and finite; got nan"),
     (ADAM, {"beta1": 1.0}, r"beta1 must be in \[0, 1\)"),
     (ADAM, {"beta2": -0.5}, r"beta2 must be in \[0, 1\)"),
-    (ADAM, {"epsilon": 0.0}, "epsilon must be > 0; got 0.0"),
+    (ADAM, {"epsilon": 0.0}, "epsilon must be > 0 and finite; got 0.0"),
     (ADAM, {"epsilon_placement": "inside"}, "epsilon_placement must be .*; got 'inside'"),
 ]
 
