@@ -110,6 +110,7 @@ def multi_head_attention(
     padding: ArrayLike | None,
     *,
     heads: int,
+    scale: float,
     mask_meaning: MaskMeaning,
     padding_meaning: PaddingMeaning,
     causal: bool,
@@ -117,7 +118,7 @@ def multi_head_attention(
 ) -> tuple[Array, Array]:
     """Return `(outputs, shares)`, `(n, t, e)` and `(n, heads, t, s)`.
 
-    Query, key and value are projected, split into heads of `d = rows / heads` each, attended with
+    Query, key and value are projected, split into heads of `d = r / heads` each, attended with
     `scale = 1 / sqrt(d)`, joined and projected again (Vaswani et al. 2017, section 3.2.2).
 
     Args:
@@ -132,6 +133,9 @@ def multi_head_attention(
         mask: Broadcast to `(n, heads, t, s)`, or None.
         padding: Of the keys, `(n, s)`, or None.
         heads: Number of heads.
+        scale: Factor of the dot products, `1 / sqrt(d)` in either framework; but Keras on
+            tensorflow rounds it to float32 before it is widened to whatever it computes in, which
+            only powers of two survive.
         mask_meaning: As `scaled_dot_product_attention` takes it.
         padding_meaning: Whether True keeps a key, `attend` (Keras' masks), or leaves it out,
             `ignore` (torch's `key_padding_mask`).
@@ -153,7 +157,7 @@ def multi_head_attention(
     )  # fmt: skip
     attended, shares = scaled_dot_product_attention(
         *projection.split(), joint,
-        scale=projection.scale, mask_meaning="add", fully_masked=fully_masked,
+        scale=scale, mask_meaning="add", fully_masked=fully_masked,
     )  # fmt: skip
     return projection.join(attended), shares
 
@@ -169,6 +173,7 @@ def multi_head_attention_backward(
     padding: ArrayLike | None,
     *,
     heads: int,
+    scale: float,
     mask_meaning: MaskMeaning,
     padding_meaning: PaddingMeaning,
     causal: bool,
@@ -186,7 +191,7 @@ def multi_head_attention_backward(
         padding_meaning=padding_meaning, causal=causal,
     )  # fmt: skip
     settings: dict[str, Any] = {
-        "scale": projection.scale,
+        "scale": scale,
         "mask_meaning": "add",
         "fully_masked": fully_masked,
     }
@@ -230,7 +235,6 @@ class _Projection:
         self.cuts = [rows[0], rows[0] + rows[1]]
         self.biases = np.split(self.weights.get("in_proj_bias", np.zeros(sum(rows))), self.cuts)
         self._check(rows)
-        self.scale = 1.0 / float(np.sqrt(rows[0] // heads))
 
     def _check(self, rows: list[int]) -> None:
         came = [array.shape for array in (*self.inputs, *self.kernels)]
@@ -323,7 +327,8 @@ def _additive_mask(mask: ArrayLike | None, shape: tuple[int, ...], meaning: str)
 
 
 def _is_fully_masked(added: Array) -> NDArray[np.bool_]:
-    return np.isneginf(added.max(axis=-1, keepdims=True))
+    largest: Array = added.max(axis=-1, keepdims=True)
+    return np.equal(largest, -np.inf)
 
 
 def _softmax(products: Array, fully_masked: str) -> Array:
