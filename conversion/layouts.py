@@ -1,8 +1,9 @@
 """How each Keras layer kind stores the arrays that PyTorch stores under another name and layout.
 
-Axes are letters: `o i` output and input channels, `h w` kernel rows and columns, `c` channels. A
-state is kept in PyTorch's names and layout, so only Keras needs a table. Imports numpy and
-`parity.errors` only.
+Axes are letters: `o i` output and input channels, `h w` kernel rows and columns, `c` channels, `v
+e` ids and their vectors. A state is kept in PyTorch's names and layout, so only Keras needs a
+table. Kinds whose arrays are also cut, reordered or added are in `conversion.recurrent_layouts` and
+`conversion.attention_layouts`. Imports numpy and `parity.errors` only.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ def _channel_slot(slot: str) -> SlotLayout:
 
 
 # Keras layer class -> Keras variable -> slot; variables in the order Keras creates and saves them.
-# Source: keras 3.15.1, BaseConv.build, Dense.build and BatchNormalization.build.
+# Source: keras 3.15.1, BaseConv.build, Dense.build, BatchNormalization.build and Embedding.build.
 LAYOUTS: dict[str, dict[str, SlotLayout]] = {
     "Conv2D": {
         "kernel": SlotLayout(slot="weight", keras_axes="hwio", torch_axes="oihw"),
@@ -51,6 +52,9 @@ LAYOUTS: dict[str, dict[str, SlotLayout]] = {
         "beta": _channel_slot("bias"),
         "moving_mean": _channel_slot("running_mean"),
         "moving_variance": _channel_slot("running_var"),
+    },
+    "Embedding": {
+        "embeddings": SlotLayout(slot="weight", keras_axes="ve", torch_axes="ve"),
     },
 }
 
