@@ -314,7 +314,6 @@ def assert_matches_reference(framework, norm, *, arrays=None, built_as=None):
         assert_states_close(named, wanted[quantity], atol=BOUND * scale, rtol=0.0, where=quantity)
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("kind", NORMS)
 @given(data=st.data())
@@ -384,6 +383,18 @@ LAYER = Norm(kind="layer", shape=(3, 4, 5), epsilon=1e-3, axes=(2,))
 RMS = Norm(kind="rms", shape=(3, 4, 5), epsilon=1e-3, axes=(2,))
 GROUP = Norm(kind="group", shape=(2, 4, 3, 3), epsilon=1e-3, groups=2)
 INSTANCE = Norm(kind="instance", shape=(2, 4, 3, 3), epsilon=1e-3, groups=2)
+
+
+# jax compiles each operation for each shape, so other backends run a case a kind.
+@pytest.mark.backend
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize(
+    "norm",
+    [BATCH, dataclasses.replace(BATCH, training=False), LAYER, RMS, GROUP, INSTANCE],
+    ids=lambda norm: f"{norm.kind}-{norm.training}",
+)
+def test_stock_normalization_matches_reference_on_every_backend(norm, framework):
+    assert_matches_reference(framework, norm)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
