@@ -321,23 +321,6 @@ def test_stock_normalization_matches_reference(kind, framework, data):
     assert_matches_reference(framework, data.draw(NORMS[kind]))
 
 
-@given(batches=st.integers(1, 5), seed=SEEDS)
-def test_torchs_cumulative_average_is_a_decay_that_grows(batches, seed):
-    torch = importlib.import_module("torch")
-    layer = torch.nn.BatchNorm1d(3, momentum=None).double()
-    mean, var = np.zeros(3), np.ones(3)
-    for batch in range(1, batches + 1):
-        inputs = stream(seed, "batch", batch).standard_normal((4, 3))
-        layer(torch.tensor(inputs))
-        _, mean, var = reference.batch_norm(
-            inputs, None, None, mean, var,
-            training=True, stats_decay=1.0 - 1.0 / batch, variance_correction=1, epsilon=1e-5,
-        )  # fmt: skip
-
-    buffers = {"mean": layer.running_mean.numpy(), "var": layer.running_var.numpy()}
-    assert_states_close(buffers, {"mean": mean, "var": var}, atol=1e-12, rtol=1e-12)
-
-
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), epsilon=EPSILONS, seed=SEEDS)
 def test_layer_norm_of_images_matches_over_the_moved_axes(shape, epsilon, seed):
     # torch normalizes (c, h, w), Keras (h, w, c) of the same images; the affine arrays move along.

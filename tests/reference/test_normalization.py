@@ -69,6 +69,22 @@ def test_batch_norm_matches_torch(shape, is_affine, training):
     assert_gradients(gradients, expected)
 
 
+@pytest.mark.parametrize("batches", [1, 2, 5])
+def test_batch_norm_with_a_growing_decay_is_torchs_cumulative_average(batches):
+    layer = torch.nn.BatchNorm1d(3, momentum=None).double()
+    mean, var = np.zeros(3), np.ones(3)
+    for batch in range(1, batches + 1):
+        inputs = normal(4, 3, name=f"batch {batch}")
+        layer(torch.tensor(inputs))
+        _, mean, var = layers.batch_norm(
+            inputs, None, None, mean, var,
+            training=True, stats_decay=1.0 - 1.0 / batch, variance_correction=1, epsilon=1e-5,
+        )  # fmt: skip
+
+    assert_close(mean, layer.running_mean, **TIGHT, where="running_mean")
+    assert_close(var, layer.running_var, **TIGHT, where="running_var")
+
+
 @pytest.mark.parametrize("axes", [(-1,), (-2, -1), (1, 2, 3)], ids=str)
 @pytest.mark.parametrize("is_affine", [True, False], ids=["affine", "plain"])
 def test_layer_norm_matches_torch(axes, is_affine):

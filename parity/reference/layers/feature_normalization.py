@@ -198,7 +198,7 @@ def instance_norm_backward(
 def unit_norm(inputs: ArrayLike, *, axis: int, floor: float) -> Array:
     """Return `x / max(|x|, floor)`, the Euclidean norm along an axis.
 
-    `floor` is torch's `eps` and the square root of Keras's `1e-12`.
+    `floor` is 1e-12 in both frameworks; Keras cannot be told another.
 
     Source: torch 2.13.0 `functional.normalize`; keras 3.15.1 `UnitNormalization`.
     """
