@@ -1,9 +1,10 @@
 """How each Keras layer kind stores the arrays that PyTorch stores under another name and layout.
 
 Axes are letters: `o i` output and input channels, `h w` kernel rows and columns, `c` channels, `v
-e` ids and their vectors. A state is kept in PyTorch's names and layout, so only Keras needs a
-table. Kinds whose arrays are also cut, reordered or added are in `conversion.recurrent_layouts` and
-`conversion.attention_layouts`. Imports numpy and `parity.errors` only.
+e` ids and their vectors; `1` is an axis of length 1, which the other side may lack. A state is kept
+in PyTorch's names and layout, so only Keras needs a table. Kinds whose arrays are also cut,
+reordered or added are in `conversion.recurrent_layouts` and `conversion.attention_layouts`. Imports
+numpy and `parity.errors` only.
 """
 
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ def _channel_slot(slot: str) -> SlotLayout:
 
 
 # Keras layer class -> Keras variable -> slot; variables in the order Keras creates and saves them.
-# Source: keras 3.15.1, BaseConv.build, Dense.build, BatchNormalization.build and Embedding.build.
+# A layer without affine parameters, or without one of the two, leaves out their variables.
+# Source: keras 3.15.1, `build` of BaseConv, Dense and each layer below.
 LAYOUTS: dict[str, dict[str, SlotLayout]] = {
     "Conv2D": {
         "kernel": SlotLayout(slot="weight", keras_axes="hwio", torch_axes="oihw"),
@@ -56,20 +58,31 @@ LAYOUTS: dict[str, dict[str, SlotLayout]] = {
     "Embedding": {
         "embeddings": SlotLayout(slot="weight", keras_axes="ve", torch_axes="ve"),
     },
+    # Normalized over the last axis. Over more axes the arrays take the order of the data's axes.
+    "LayerNormalization": {"gamma": _channel_slot("weight"), "beta": _channel_slot("bias")},
+    "RMSNormalization": {"scale": _channel_slot("weight")},
+    "GroupNormalization": {"gamma": _channel_slot("weight"), "beta": _channel_slot("bias")},
+    # Of images, with a slope for each channel: shared_axes=[1, 2].
+    "PReLU": {"alpha": SlotLayout(slot="weight", keras_axes="11c", torch_axes="c")},
 }
 
 
 def move_axes(array: Array, *, source: str, target: str) -> Array:
     """Return a contiguous copy of `array` with its axes reordered; no value changes.
 
+    Axes named `1` are dropped, and inserted where `target` names them.
+
     >>> move_axes(np.zeros((3, 5, 2, 4)), source="hwio", target="oihw").shape
     (4, 2, 3, 5)
+    >>> move_axes(np.zeros((1, 1, 6)), source="11c", target="c").shape
+    (6,)
 
     Raises:
         ConversionError: If `source` and `target` do not hold the same letters once each, or the
-            array has another number of axes.
+            array has another number of axes, or an axis named `1` is longer.
     """
-    if sorted(source) != sorted(target) or len(set(source)) != len(source):
+    letters = source.replace("1", "")
+    if sorted(letters) != sorted(target.replace("1", "")) or len(set(letters)) != len(letters):
         message = (
             f"axes {source!r} to {target!r}: expected the same letters, each once, on both sides."
         )
@@ -77,8 +90,14 @@ def move_axes(array: Array, *, source: str, target: str) -> Array:
     if array.ndim != len(source):
         message = f"expected {len(source)} axes ({source}); got shape {array.shape}."
         raise ConversionError(message)
-    order = [source.index(axis) for axis in target]
-    return np.array(array.transpose(order), order="C", copy=True)
+    ones = tuple(index for index, axis in enumerate(source) if axis == "1")
+    if any(array.shape[index] != 1 for index in ones):
+        message = f"expected axes {source}, of length 1 where named 1; got shape {array.shape}."
+        raise ConversionError(message)
+    order = [letters.index(axis) for axis in target if axis != "1"]
+    moved = array.squeeze(ones).transpose(order)
+    inserted = tuple(index for index, axis in enumerate(target) if axis == "1")
+    return np.array(np.expand_dims(moved, inserted), order="C", copy=True)
 
 
 def move_shape(shape: tuple[int, ...], *, source: str, target: str) -> tuple[int, ...]:
@@ -87,7 +106,7 @@ def move_shape(shape: tuple[int, ...], *, source: str, target: str) -> tuple[int
     >>> move_shape((3, 5, 2, 4), source="hwio", target="oihw")
     (4, 2, 3, 5)
     """
-    return tuple(shape[source.index(axis)] for axis in target)
+    return tuple(1 if axis == "1" else shape[source.index(axis)] for axis in target)
 
 
 def keras_variables(kind: str) -> dict[str, SlotLayout]:

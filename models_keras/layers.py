@@ -4,7 +4,7 @@ Mirrors `models_torch.layers`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 from keras import ops
@@ -126,3 +126,37 @@ def _count(inputs: Tensor, *, dtype: str) -> Tensor:
     for size in sizes:
         count = count * ops.cast(size, dtype)
     return count
+
+
+@keras.saving.register_keras_serializable(package="models_keras")
+class MaskedDropout(keras.layers.Layer):
+    """Dropout of what a given mask does not keep: by element, by channel or by sample.
+
+    The mask is drawn outside, so that the other twin drops the same. See `parity.masks`.
+    """
+
+    def __init__(
+        self,
+        rate: float,
+        *,
+        scale_at: Literal["training", "inference"],
+        **options: Any,  # noqa: ANN401  # Keras's own, such as name
+    ) -> None:
+        super().__init__(**options)
+        self.rate, self.scale_at = rate, scale_at
+
+    def call(self, x: Tensor, kept: Tensor, training: bool | None = None) -> Tensor:  # noqa: FBT001  # Keras's signature
+        """Return `x kept / (1 - rate)`; unscaled, and `x (1 - rate)` in inference, if asked for."""
+        if not training:
+            return x if self.scale_at == "training" else x * (1.0 - self.rate)
+        outputs = x * ops.cast(kept, x.dtype)
+        return outputs / (1.0 - self.rate) if self.scale_at == "training" else outputs
+
+    def compute_output_shape(self, x_shape: Tensor, kept_shape: Tensor) -> Tensor:
+        """Return the shape of `x`."""
+        del kept_shape
+        return x_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what a saved model rebuilds the layer from."""
+        return super().get_config() | {"rate": self.rate, "scale_at": self.scale_at}

@@ -4,6 +4,7 @@ Mirrors `models_keras.layers`.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -132,3 +133,21 @@ class BatchNorm2d(nn.BatchNorm2d):
             self.running_var.copy_(updated - moved / (x.numel() // x.shape[1]))
             self.num_batches_tracked += 1
         return outputs
+
+
+class MaskedDropout(nn.Module):
+    """Dropout of what a given mask does not keep: by element, by channel or by sample.
+
+    The mask is drawn outside, so that the other twin drops the same. See `parity.masks`.
+    """
+
+    def __init__(self, rate: float, *, scale_at: Literal["training", "inference"]) -> None:
+        super().__init__()
+        self.rate, self.scale_at = rate, scale_at
+
+    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
+        """Return `x kept / (1 - rate)`; unscaled, and `x (1 - rate)` in inference, if asked for."""
+        if not self.training:
+            return x if self.scale_at == "training" else x * (1.0 - self.rate)
+        outputs = x * kept.to(x.dtype)
+        return outputs / (1.0 - self.rate) if self.scale_at == "training" else outputs

@@ -21,7 +21,7 @@ CASES = [(kind, variable) for kind, variables in LAYOUTS.items() for variable in
 
 @st.composite
 def arrays(draw, axes):
-    shape = draw(st.tuples(*(st.integers(1, 4) for _ in axes)))
+    shape = draw(st.tuples(*(st.just(1) if axis == "1" else st.integers(1, 4) for axis in axes)))
     size = int(np.prod(shape))
     return np.arange(size, dtype=draw(st.sampled_from(["f4", "f8"]))).reshape(shape)
 
@@ -53,6 +53,18 @@ def test_dense_kernel_moves_to_output_input():
     _, weight = to_torch_layout("Dense", "kernel", np.array([[1.0, 2.0, 3.0]]))
 
     assert_identical(weight, np.array([[1.0], [2.0], [3.0]]))
+
+
+def test_prelu_slopes_drop_the_axes_that_keras_shares():
+    _, weight = to_torch_layout("PReLU", "alpha", np.array([[[1.0, 2.0]]]))
+
+    assert_identical(weight, np.array([1.0, 2.0]))
+    assert move_shape((2,), source="c", target="11c") == (1, 1, 2)
+
+
+def test_prelu_slopes_of_single_pixels_have_no_place_in_torch():
+    with pytest.raises(ConversionError, match=r"of length 1 where named 1; got shape \(2, 1, 3\)"):
+        to_torch_layout("PReLU", "alpha", np.zeros((2, 1, 3)))
 
 
 def test_move_axes_returns_a_contiguous_copy():

@@ -267,7 +267,7 @@ def test_batch_norm2d_gradient_matches_differences_in_training():
 def test_batch_norm2d_refuses_an_unbiased_variance_of_one_value():
     one = np.ones(1)
 
-    with pytest.raises(SpecError, match=r"at least 2 values a channel; got 1 from images of shape"):
+    with pytest.raises(SpecError, match=r"at least 2 values a channel; got 1 from inputs of shape"):
         layers.batch_norm2d(
             np.ones((1, 1, 1, 1)), one, one, one, one,
             training=True, stats_decay=0.9, variance_correction=1, epsilon=1e-5,

@@ -5,22 +5,89 @@ in place. A backward function takes the gradient of the loss with respect to the
 then what the forward took. Imports numpy, `parity.errors` and `parity.spec` only.
 """
 
-from parity.reference.layers.activations import relu, relu_backward
+from parity.reference.layers.activations import (
+    celu,
+    celu_backward,
+    elu,
+    elu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    prelu,
+    prelu_backward,
+    relu,
+    relu_backward,
+    selu,
+    selu_backward,
+)
 from parity.reference.layers.attention import (
     multi_head_attention,
     multi_head_attention_backward,
     scaled_dot_product_attention,
     scaled_dot_product_attention_backward,
 )
-from parity.reference.layers.convolution import conv2d, conv2d_backward
+from parity.reference.layers.axis_activations import (
+    glu,
+    glu_backward,
+    log_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
+from parity.reference.layers.convolution import (
+    conv2d,
+    conv2d_backward,
+)
+from parity.reference.layers.dropout import (
+    dropout,
+    dropout_backward,
+)
 from parity.reference.layers.embedding import (
     embedding,
     embedding_backward,
     embedding_mask,
 )
-from parity.reference.layers.gru import gru, gru_backward
-from parity.reference.layers.linear import add, add_backward, linear, linear_backward
-from parity.reference.layers.normalization import batch_norm2d, batch_norm2d_backward
+from parity.reference.layers.feature_normalization import (
+    group_norm,
+    group_norm_backward,
+    instance_norm,
+    instance_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+    unit_norm,
+    unit_norm_backward,
+)
+from parity.reference.layers.gru import (
+    gru,
+    gru_backward,
+)
+from parity.reference.layers.hard_activations import (
+    hard_shrink,
+    hard_shrink_backward,
+    hard_sigmoid,
+    hard_sigmoid_backward,
+    hard_swish,
+    hard_swish_backward,
+    hard_tanh,
+    hard_tanh_backward,
+    relu6,
+    relu6_backward,
+    soft_shrink,
+    soft_shrink_backward,
+)
+from parity.reference.layers.linear import (
+    add,
+    add_backward,
+    linear,
+    linear_backward,
+)
+from parity.reference.layers.normalization import (
+    batch_norm,
+    batch_norm2d,
+    batch_norm2d_backward,
+    batch_norm_backward,
+)
 from parity.reference.layers.pooling import (
     global_average_pool,
     global_average_pool_backward,
@@ -34,40 +101,122 @@ from parity.reference.layers.recurrent import (
     simple_rnn,
     simple_rnn_backward,
 )
-from parity.reference.layers.recurrent_stack import Recurrence, recurrent, recurrent_backward
-from parity.reference.layers.windows import window_pads
+from parity.reference.layers.recurrent_stack import (
+    Recurrence,
+    recurrent,
+    recurrent_backward,
+)
+from parity.reference.layers.smooth_activations import (
+    gelu,
+    gelu_backward,
+    log_sigmoid,
+    log_sigmoid_backward,
+    mish,
+    mish_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    softplus,
+    softplus_backward,
+    softsign,
+    softsign_backward,
+    tanh,
+    tanh_backward,
+)
+from parity.reference.layers.windows import (
+    window_pads,
+)
 
 __all__ = [
     "Recurrence",
     "add",
     "add_backward",
+    "batch_norm",
     "batch_norm2d",
     "batch_norm2d_backward",
+    "batch_norm_backward",
+    "celu",
+    "celu_backward",
     "conv2d",
     "conv2d_backward",
+    "dropout",
+    "dropout_backward",
+    "elu",
+    "elu_backward",
     "embedding",
     "embedding_backward",
     "embedding_mask",
+    "gelu",
+    "gelu_backward",
     "global_average_pool",
     "global_average_pool_backward",
+    "glu",
+    "glu_backward",
+    "group_norm",
+    "group_norm_backward",
     "gru",
     "gru_backward",
+    "hard_shrink",
+    "hard_shrink_backward",
+    "hard_sigmoid",
+    "hard_sigmoid_backward",
+    "hard_swish",
+    "hard_swish_backward",
+    "hard_tanh",
+    "hard_tanh_backward",
+    "instance_norm",
+    "instance_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
     "linear",
     "linear_backward",
+    "log_sigmoid",
+    "log_sigmoid_backward",
+    "log_softmax",
+    "log_softmax_backward",
     "lstm",
     "lstm_backward",
     "lstm_initial_bias",
     "max_pool2d",
     "max_pool2d_backward",
+    "mish",
+    "mish_backward",
     "multi_head_attention",
     "multi_head_attention_backward",
+    "prelu",
+    "prelu_backward",
     "recurrent",
     "recurrent_backward",
     "relu",
+    "relu6",
+    "relu6_backward",
     "relu_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "scaled_dot_product_attention",
     "scaled_dot_product_attention_backward",
+    "selu",
+    "selu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "silu",
+    "silu_backward",
     "simple_rnn",
     "simple_rnn_backward",
+    "soft_shrink",
+    "soft_shrink_backward",
+    "softmax",
+    "softmax_backward",
+    "softplus",
+    "softplus_backward",
+    "softsign",
+    "softsign_backward",
+    "tanh",
+    "tanh_backward",
+    "unit_norm",
+    "unit_norm_backward",
     "window_pads",
 ]
