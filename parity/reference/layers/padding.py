@@ -52,7 +52,7 @@ def pad2d_backward(
 
 def _read_matrix(sources: _Indices, size: int) -> Array:
     """Return the `(place, pixel)` matrix that is 1 where a place holds a pixel."""
-    return (sources[:, np.newaxis] == np.arange(size)).astype(np.float64)
+    return np.asarray(sources[:, np.newaxis] == np.arange(size), dtype=np.float64)
 
 
 def _is_read(rows: _Indices, columns: _Indices) -> NDArray[np.bool_]:

@@ -29,7 +29,8 @@ class Resampling:
         antialias: Whether a smaller target widens the kernel by `n/m`.
         cubic_coefficient: The `a` of Keys's kernel, -0.75 or -0.5; None unless `bicubic`.
         border: What a kernel reads outside the images: `repeat` the border pixel, or `drop` it and
-            divide by the sum of the remaining weights. They differ for `bicubic` only.
+            divide by the sum of the remaining weights (both frameworks' antialias). They differ for
+            `bicubic` and `antialias` only.
     """
 
     method: Method
@@ -76,7 +77,8 @@ def resize2d(
         resampling: How pixels are interpolated.
         scale_factors: Target pixels a source pixel, each way, where they are not those of the
             sizes: torch computes with the `scale_factor` it is given unless
-            `recompute_scale_factor` is set. None for Keras, which takes sizes only.
+            `recompute_scale_factor` is set, but not where a side keeps its size (`bicubic`
+            excepted) or `nearest` doubles it. None for Keras, which takes sizes only.
     """
     images = widen(images)
     rows, columns = _resize_matrices(
@@ -119,6 +121,8 @@ def resize_matrix(
     if min(size, target) < 1:
         message = f"resize_matrix: expected sizes of at least 1; got {size} to {target}."
         raise SpecError(message)
+    if _is_recomputed(size, target, method=resampling.method):
+        scale_factor = None
     step = size / target if scale_factor is None else 1.0 / scale_factor
     if resampling.method == "nearest":
         taken = _nearest(size, target, centers=resampling.centers, scale_factor=scale_factor)
@@ -180,6 +184,16 @@ def _resize_matrices(
         for n, m, factor in zip(images.shape[2:], size, factors, strict=True)
     )
     return rows, columns
+
+
+def _is_recomputed(size: int, target: int, *, method: Method) -> bool:
+    """Return whether torch leaves a scale factor aside for those sizes.
+
+    Source: torch 2.13.0 aten/src/ATen/native/UpSample.h, `nearest_idx` and
+        `compute_source_index_and_lambda`.
+    """
+    doubles = method == "nearest" and target == 2 * size
+    return doubles or (method != "bicubic" and target == size)
 
 
 def _positions(size: int, target: int, *, centers: Centers, step: float) -> Array:

@@ -1,0 +1,103 @@
+"""Stock layers of both frameworks in float64, in PyTorch's names and layouts.
+
+Fixtures:
+    stock: Runs stock layers and compares them with the reference; Keras computes in float64 for the
+        whole module that asks for it.
+"""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from conversion.layouts import move_axes, to_keras_layout, to_torch_layout
+from parity import runtime
+from parity.testing.assertions import assert_states_close
+
+
+def channels_last(array):
+    return move_axes(array, source="nchw", target="nhwc") if array.ndim == 4 else array
+
+
+def channels_first(array):
+    return move_axes(array, source="nhwc", target="nchw") if array.ndim == 4 else array
+
+
+def quantities_of(outcome):
+    return {
+        "outputs": {"outputs": outcome.outputs},
+        "input gradients": {str(i): array for i, array in enumerate(outcome.input_gradients)},
+        "parameter gradients": outcome.parameter_gradients,
+        "buffers": outcome.buffers,
+    }
+
+
+class Stock:
+    """Stock layers run on arrays in PyTorch's layouts, images as `(n, c, h, w)`."""
+
+    def __init__(self, keras_backend):
+        self.keras_backend = keras_backend
+
+    @staticmethod
+    def array(seed, *shape):
+        return np.random.default_rng(seed).standard_normal(shape)
+
+    @staticmethod
+    def outcome(outputs, d_inputs, gradients=None, buffers=None):
+        """Return what the reference made as the frameworks' outcomes have it."""
+        from parity.frameworks.outcomes import LayerOutcome
+
+        return LayerOutcome(
+            outputs=outputs,
+            input_gradients=(d_inputs,),
+            parameter_gradients=gradients or {},
+            buffers=buffers or {},
+        )
+
+    @staticmethod
+    def run_torch(layer, inputs, d_outputs, weights=None):
+        import torch
+
+        from parity.frameworks.torch_layer import run_torch_layer
+
+        layer = layer.double() if isinstance(layer, torch.nn.Module) else layer
+        return run_torch_layer(layer, [inputs], d_outputs, weights=weights)
+
+    def run_keras(self, layer, inputs, d_outputs, weights=None, *, sizes=None):
+        from parity.frameworks.keras_layer import run_keras_layer
+
+        kind = type(layer).__name__
+        stored = dict(
+            to_keras_layout(kind, slot, array, sizes=sizes)
+            for slot, array in (weights or {}).items()
+        )
+        outcome = run_keras_layer(
+            layer, [channels_last(inputs)], channels_last(d_outputs), weights=stored
+        )
+        slots = (
+            dict(to_torch_layout(kind, name, array) for name, array in arrays.items())
+            for arrays in (outcome.parameter_gradients, outcome.buffers)
+        )
+        d_inputs = channels_first(outcome.input_gradients[0])
+        return self.outcome(channels_first(outcome.outputs), d_inputs, *slots)
+
+    @staticmethod
+    def assert_close(actual, expected, *, bound):
+        """Check every array to `bound` of the largest value of its quantity."""
+        for quantity, arrays in quantities_of(expected).items():
+            scale = max((float(np.abs(array).max()) for array in arrays.values()), default=0.0)
+            assert_states_close(
+                quantities_of(actual)[quantity],
+                arrays,
+                atol=bound * scale,
+                rtol=bound,
+                where=quantity,
+            )
+
+
+@pytest.fixture(scope="module")
+def stock():
+    backend = runtime.select_keras_backend(None)
+    importlib.import_module("keras")
+    with runtime.precision("float64"):
+        yield Stock(backend)
