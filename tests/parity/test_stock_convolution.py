@@ -129,27 +129,13 @@ def run_keras(case, stock, d_outputs, weights=None):
     return run_padded(layer, case, stock, images, d_outputs, weights or drawn)
 
 
-def run_in_keras(layer, stock, *arguments, **keywords):
-    """Run a layer in Keras, on torch only where torch can."""
-    import torch
-
-    try:
-        return stock.run_keras(layer, *arguments, **keywords)
-    except RuntimeError as error:
-        # torch 2.13.0 in float64 on processors: of one pixel or one channel it cannot tell which
-        # axis is last, and then refuses its own gradient.
-        is_refused = "grad_weight must be contiguous" in str(error)
-        assume(not (is_refused and stock.keras_backend == torch.__name__))
-        raise
-
-
 def run_padded(layer, case, stock, images, d_outputs, weights, *, sizes=None):
     """Run a Keras layer behind the zeros that its own padding cannot express."""
     if case.padding == "end":
-        return run_in_keras(layer, stock, images, d_outputs, weights, sizes=sizes)
+        return stock.run_keras(layer, images, d_outputs, weights, sizes=sizes)
     (top, bottom), (left, right) = image_pads(case)
     padded = np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    outcome = run_in_keras(layer, stock, padded, d_outputs, weights, sizes=sizes)
+    outcome = stock.run_keras(layer, padded, d_outputs, weights, sizes=sizes)
     height, width = case.size
     d_padded = outcome.input_gradients[0]
     d_images = d_padded[:, :, top : top + height, left : left + width]

@@ -78,7 +78,7 @@ def torch_upsample(resampling, **size):
 @given(seed=SEEDS, size=SIZES, target=SIZES)
 def test_torch_resize_matches_reference(stock, name, seed, size, target):
     resampling = TORCH_RESAMPLINGS[name]
-    # torch 2.13.0: to a target one pixel wide, antialias gives the first row alone.
+    # torch 2.13.0: on a target one pixel wide, antialias repeats its first row.
     assume(not resampling.antialias or target[1] > 1)
     images, d_outputs, expected = expected_resize(stock, seed, size, target, resampling)
 
