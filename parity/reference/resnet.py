@@ -174,7 +174,7 @@ def _outputs(node: Node, tape: ResNetTape) -> Array:
     match node.kind:
         case "conv":
             weight, bias = tape.slot(node, "weight"), tape.state.get(f"{node.path}.bias")
-            return layers.conv2d(inputs, weight, bias, stride=node.stride, stride_offset=offset)
+            return layers.conv2d(inputs, weight, bias, stride=node.stride, padding=offset)
         case "bn":
             outputs, running_mean, running_var = layers.batch_norm2d(
                 inputs,
@@ -191,7 +191,12 @@ def _outputs(node: Node, tape: ResNetTape) -> Array:
             return layers.relu(inputs)
         case "max_pool":
             return layers.max_pool2d(
-                inputs, kernel=STEM_POOL_KERNEL, stride=node.stride, stride_offset=offset
+                inputs,
+                kernel=STEM_POOL_KERNEL,
+                stride=node.stride,
+                padding=offset,
+                fill=-np.inf,
+                ceil_mode=False,
             )
         case "average_pool":
             return layers.global_average_pool(inputs)
@@ -207,7 +212,7 @@ def _gradients(node: Node, tape: ResNetTape, d_outputs: Array) -> tuple[Array, A
         case "conv":
             weight = tape.slot(node, "weight")
             d_inputs, d_weight, d_bias = layers.conv2d_backward(
-                d_outputs, inputs, weight, stride=node.stride, stride_offset=offset
+                d_outputs, inputs, weight, stride=node.stride, padding=offset
             )
             return d_inputs, {"weight": d_weight, "bias": d_bias}
         case "bn":
@@ -223,7 +228,13 @@ def _gradients(node: Node, tape: ResNetTape, d_outputs: Array) -> tuple[Array, A
             return layers.relu_backward(d_outputs, inputs), {}
         case "max_pool":
             d_inputs = layers.max_pool2d_backward(
-                d_outputs, inputs, kernel=STEM_POOL_KERNEL, stride=node.stride, stride_offset=offset
+                d_outputs,
+                inputs,
+                kernel=STEM_POOL_KERNEL,
+                stride=node.stride,
+                padding=offset,
+                fill=-np.inf,
+                ceil_mode=False,
             )
             return d_inputs, {}
         case "average_pool":

@@ -29,10 +29,12 @@ def arrays(draw, axes):
 @pytest.mark.parametrize(("kind", "variable"), CASES)
 @given(data=st.data())
 def test_layout_there_and_back_is_identical(kind, variable, data):
-    stored = data.draw(arrays(LAYOUTS[kind][variable].keras_axes))
+    axes = LAYOUTS[kind][variable].keras_axes
+    stored = data.draw(arrays(axes))
 
     slot, in_torch = to_torch_layout(kind, variable, stored)
-    variable_back, in_keras = to_keras_layout(kind, slot, in_torch)
+    sizes = dict(zip(axes, stored.shape, strict=True))
+    variable_back, in_keras = to_keras_layout(kind, slot, in_torch, sizes=sizes)
 
     assert variable_back == variable
     assert_identical(in_keras, stored)
@@ -47,6 +49,59 @@ def test_convolution_kernel_moves_to_output_input_height_width():
     assert slot == "weight"
     assert weight.shape == (7, 2, 3, 5)
     assert weight[6, 1, 2, 4] == 1.0
+
+
+def test_transposed_kernel_moves_to_input_output_height_width():
+    kernel = np.zeros((3, 5, 2, 7))
+    kernel[2, 4, 1, 6] = 1.0
+
+    _, weight = to_torch_layout("Conv2DTranspose", "kernel", kernel)
+
+    assert weight.shape == (7, 2, 3, 5)
+    assert weight[6, 1, 2, 4] == 1.0
+
+
+def test_depthwise_kernel_counts_through_the_multiplier_for_each_channel():
+    kernel = np.zeros((3, 5, 2, 7))
+    kernel[2, 4, 1, 6] = 1.0
+
+    _, weight = to_torch_layout("DepthwiseConv2D", "kernel", kernel)
+
+    assert weight.shape == (14, 1, 3, 5)
+    assert weight[1 * 7 + 6, 0, 2, 4] == 1.0
+
+
+@given(data=st.data())
+def test_linear_weight_behind_flattened_images_there_and_back_is_identical(data):
+    images = data.draw(arrays("chw"))
+    sizes = dict(zip("chw", images.shape, strict=True))
+    weight = np.stack([images.ravel(), -images.ravel()])
+
+    moved = move_axes(weight, source="o(chw)", target="(hwc)o", sizes=sizes)
+    back = move_axes(moved, source="(hwc)o", target="o(chw)", sizes=sizes)
+
+    assert_identical(moved[:, 0], images.transpose(1, 2, 0).ravel())
+    assert_identical(back, weight)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "described"),
+    [
+        (None, r"axis \(cm\) of length 6 cannot be split by sizes {}"),
+        ({"c": 4}, "cannot be split by sizes {'c': 4}"),
+        ({"c": 0}, "cannot be split by sizes {'c': 0}"),
+        ({"c": 3, "m": 3}, "cannot be split by sizes {'c': 3, 'm': 3}"),
+    ],
+    ids=str,
+)
+def test_depthwise_kernel_refuses_sizes_that_do_not_split_it(sizes, described):
+    with pytest.raises(ConversionError, match=described):
+        to_keras_layout("DepthwiseConv2D", "weight", np.zeros((6, 1, 3, 3)), sizes=sizes)
+
+
+def test_move_axes_refuses_to_drop_an_axis_longer_than_one():
+    with pytest.raises(ConversionError, match="axis 1 of length 2 cannot be split"):
+        move_axes(np.zeros((3, 2)), source="c1", target="c")
 
 
 def test_dense_kernel_moves_to_output_input():
@@ -100,6 +155,15 @@ def test_move_shape_predicts_move_axes(order, shape):
 def test_move_axes_refuses_axes_that_do_not_match(source, target):
     with pytest.raises(ConversionError, match="expected the same letters"):
         move_axes(np.zeros((1,) * len(source)), source=source, target=target)
+
+
+@given(data=st.data())
+def test_move_shape_predicts_merged_axes(data):
+    kernel = data.draw(arrays("hwcm"))
+
+    moved = move_axes(kernel, source="hwcm", target="(cm)1hw")
+
+    assert move_shape(kernel.shape, source="hwcm", target="(cm)1hw") == moved.shape
 
 
 def test_move_axes_refuses_another_rank():

@@ -148,7 +148,7 @@ def run_keras_in_float64(case, arrays, d_outputs):
 
 
 def reference_conv(case, arrays):
-    window = {"stride": case.stride, "stride_offset": case.stride_offset}
+    window = {"stride": case.stride, "padding": case.stride_offset}
     images, weight, bias = arrays["images"], arrays["weight"], arrays.get("bias")
     outputs = reference.conv2d(images, weight, bias, **window)
     d_outputs = cases.output_gradient(case, outputs.shape)
@@ -158,7 +158,8 @@ def reference_conv(case, arrays):
 
 
 def reference_max_pool(case, arrays):
-    window = {"kernel": 3, "stride": 2, "stride_offset": case.stride_offset}
+    window = {"kernel": 3, "stride": 2, "padding": case.stride_offset}
+    window |= {"fill": -np.inf, "ceil_mode": False}
     outputs = reference.max_pool2d(arrays["images"], **window)
     d_outputs = cases.output_gradient(case, outputs.shape)
     return outputs, reference.max_pool2d_backward(d_outputs, arrays["images"], **window), {}, {}

@@ -14,17 +14,21 @@ from parity.testing.faults import ARRAY_FAULTS, seed_array_fault
 TIGHT = {"atol": 1e-12, "rtol": 1e-12}
 
 
+# Both frameworks' max pooling layers.
+POOL = {"kernel": 3, "stride": 2, "fill": -np.inf, "ceil_mode": False}
+
+
 def window(case):
-    return {"stride": case.stride, "stride_offset": case.stride_offset}
+    return {"stride": case.stride, "padding": case.stride_offset}
 
 
 def leaves(arrays):
     return {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
 
 
-def torch_pads(images, *, kernel, stride, stride_offset):
+def torch_pads(images, *, kernel, stride, padding):
     """Pads in functional.pad's order; `end` by a brute search for the least total that fits."""
-    if stride_offset == "start":
+    if padding == "start":
         return (kernel // 2,) * 4
     pads = []
     for size in (images.shape[3], images.shape[2]):
@@ -41,7 +45,7 @@ def torch_conv2d(case, images, weight, bias=None):
 
 
 def torch_max_pool2d(case, images):
-    pads = torch_pads(images, kernel=3, stride=2, stride_offset=case.stride_offset)
+    pads = torch_pads(images, kernel=3, stride=2, padding=case.stride_offset)
     return functional.max_pool2d(functional.pad(images, pads, value=-torch.inf), 3, stride=2)
 
 
@@ -133,8 +137,8 @@ def test_conv2d_gradients_match_autograd(case):
 def test_conv2d_is_hand_computed_at_both_offsets():
     images, weight = np.arange(1.0, 17.0).reshape(1, 1, 4, 4), np.ones((1, 1, 3, 3))
 
-    start = layers.conv2d(images, weight, None, stride=2, stride_offset="start")
-    end = layers.conv2d(images, weight, [100.0], stride=2, stride_offset="end")
+    start = layers.conv2d(images, weight, None, stride=2, padding="start")
+    end = layers.conv2d(images, weight, [100.0], stride=2, padding="end")
 
     assert_close(start, [[[[14.0, 30.0], [57.0, 99.0]]]], atol=0.0, rtol=0.0)
     assert_close(end, [[[[154.0, 145.0], [172.0, 154.0]]]], atol=0.0, rtol=0.0)
@@ -143,7 +147,7 @@ def test_conv2d_is_hand_computed_at_both_offsets():
 def test_conv2d_refuses_other_channels():
     with pytest.raises(SpecError, match=r"got \(1, 2, 5, 5\) and \(4, 3, 3, 3\)"):
         layers.conv2d(
-            np.zeros((1, 2, 5, 5)), np.zeros((4, 3, 3, 3)), None, stride=1, stride_offset="start"
+            np.zeros((1, 2, 5, 5)), np.zeros((4, 3, 3, 3)), None, stride=1, padding="start"
         )
 
 
@@ -151,7 +155,7 @@ def test_conv2d_refuses_other_channels():
 def test_max_pool2d_matches_torch(case):
     images = case.arrays()["images"]
 
-    actual = layers.max_pool2d(images, kernel=3, stride=2, stride_offset=case.stride_offset)
+    actual = layers.max_pool2d(images, **POOL, padding=case.stride_offset)
 
     assert_identical(actual, torch_max_pool2d(case, torch.tensor(images)).numpy())
 
@@ -163,9 +167,7 @@ def test_max_pool2d_gradient_matches_autograd(case):
     d_outputs = cases.output_gradient(case, tuple(outputs.shape))
     outputs.backward(torch.tensor(d_outputs))
 
-    actual = layers.max_pool2d_backward(
-        d_outputs, images, kernel=3, stride=2, stride_offset=case.stride_offset
-    )
+    actual = layers.max_pool2d_backward(d_outputs, images, **POOL, padding=case.stride_offset)
 
     assert_close(actual, tensors["images"].grad, **TIGHT)
 
@@ -173,9 +175,7 @@ def test_max_pool2d_gradient_matches_autograd(case):
 def test_max_pool2d_gradient_goes_to_the_first_of_equal_pixels():
     images, d_outputs = np.zeros((1, 1, 2, 2)), np.ones((1, 1, 1, 1))
 
-    actual = layers.max_pool2d_backward(
-        d_outputs, images, kernel=3, stride=2, stride_offset="start"
-    )
+    actual = layers.max_pool2d_backward(d_outputs, images, **POOL, padding="start")
 
     assert_identical(actual, np.array([[[[1.0, 0.0], [0.0, 0.0]]]]))
 
@@ -325,10 +325,10 @@ def test_add_refuses_to_broadcast():
 
 FLOAT32_CALLS = {
     "conv2d": lambda a: layers.conv2d(
-        a["images"], a["weight"], a["bias"], stride=2, stride_offset="end"
+        a["images"], a["weight"], a["bias"], stride=2, padding="end"
     ),
     "max_pool2d": lambda a: layers.max_pool2d(
-        a["images"], kernel=3, stride=2, stride_offset="end"
+        a["images"], **POOL, padding="end"
     ),
     "batch_norm2d": lambda a: layers.batch_norm2d(
         a["images"], *([a["bias"][:3]] * 4),

@@ -88,11 +88,25 @@ from parity.reference.layers.normalization import (
     batch_norm2d_backward,
     batch_norm_backward,
 )
+from parity.reference.layers.padding import (
+    pad2d,
+    pad2d_backward,
+)
 from parity.reference.layers.pooling import (
+    average_pool2d,
+    average_pool2d_backward,
     global_average_pool,
     global_average_pool_backward,
     max_pool2d,
     max_pool2d_backward,
+)
+from parity.reference.layers.rearrangement import (
+    flatten,
+    flatten_backward,
+    pixel_shuffle,
+    pixel_shuffle_backward,
+    pixel_unshuffle,
+    pixel_unshuffle_backward,
 )
 from parity.reference.layers.recurrent import (
     lstm,
@@ -105,6 +119,14 @@ from parity.reference.layers.recurrent_stack import (
     Recurrence,
     recurrent,
     recurrent_backward,
+)
+from parity.reference.layers.resampling import (
+    Resampling,
+    adaptive_average_pool2d,
+    adaptive_average_pool2d_backward,
+    resize2d,
+    resize2d_backward,
+    resize_matrix,
 )
 from parity.reference.layers.smooth_activations import (
     gelu,
@@ -124,14 +146,24 @@ from parity.reference.layers.smooth_activations import (
     tanh,
     tanh_backward,
 )
+from parity.reference.layers.transposed import (
+    conv_transpose2d,
+    conv_transpose2d_backward,
+    transposed_crops,
+)
 from parity.reference.layers.windows import (
     window_pads,
 )
 
 __all__ = [
     "Recurrence",
+    "Resampling",
+    "adaptive_average_pool2d",
+    "adaptive_average_pool2d_backward",
     "add",
     "add_backward",
+    "average_pool2d",
+    "average_pool2d_backward",
     "batch_norm",
     "batch_norm2d",
     "batch_norm2d_backward",
@@ -140,6 +172,8 @@ __all__ = [
     "celu_backward",
     "conv2d",
     "conv2d_backward",
+    "conv_transpose2d",
+    "conv_transpose2d_backward",
     "dropout",
     "dropout_backward",
     "elu",
@@ -147,6 +181,8 @@ __all__ = [
     "embedding",
     "embedding_backward",
     "embedding_mask",
+    "flatten",
+    "flatten_backward",
     "gelu",
     "gelu_backward",
     "global_average_pool",
@@ -186,6 +222,12 @@ __all__ = [
     "mish_backward",
     "multi_head_attention",
     "multi_head_attention_backward",
+    "pad2d",
+    "pad2d_backward",
+    "pixel_shuffle",
+    "pixel_shuffle_backward",
+    "pixel_unshuffle",
+    "pixel_unshuffle_backward",
     "prelu",
     "prelu_backward",
     "recurrent",
@@ -194,6 +236,9 @@ __all__ = [
     "relu6",
     "relu6_backward",
     "relu_backward",
+    "resize2d",
+    "resize2d_backward",
+    "resize_matrix",
     "rms_norm",
     "rms_norm_backward",
     "scaled_dot_product_attention",
@@ -216,6 +261,7 @@ __all__ = [
     "softsign_backward",
     "tanh",
     "tanh_backward",
+    "transposed_crops",
     "unit_norm",
     "unit_norm_backward",
     "window_pads",

@@ -17,3 +17,19 @@ def widen(array: ArrayLike) -> Array:
 def by_channel(values: Array) -> Array:
     """Return `(c,)` values in the shape that broadcasts over images."""
     return values[np.newaxis, :, np.newaxis, np.newaxis]
+
+
+def split_channels(images: Array, *, groups: int) -> Array:
+    """Return `(n, c, ...)` as `(n, groups, c / groups, ...)`."""
+    count, channels = images.shape[:2]
+    return images.reshape(count, groups, channels // groups, *images.shape[2:])
+
+
+def join_channels(images: Array) -> Array:
+    """Return `(n, groups, c / groups, ...)` as `(n, c, ...)`."""
+    return images.reshape(images.shape[0], -1, *images.shape[3:])
+
+
+def weight_groups(weight: Array, *, groups: int) -> Array:
+    """Return `(o, ...)` as `(groups, o / groups, ...)`."""
+    return weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
