@@ -22,8 +22,8 @@ from parity.testing.faults import seed_array_fault
 # Of the largest value of its kind. The gradient of the key's bias is 0 in theory and a rounding in
 # practice: as one of the parameter gradients it is held against the largest of them.
 BOUND = 1e-10
-# Keras on jax: jax.nn.dot_product_attention (jax 0.10.2) computes its softmax in float32, whatever
-# the dtype of its inputs. Measured worst over the deep profile: see JAX_BOUND's use below.
+# Keras on jax, unless asked for the scores: jax.nn.dot_product_attention (jax 0.10.2) computes its
+# softmax in float32, whatever the dtype of its inputs. Measured: 1.7e-7.
 JAX_BOUND = 2e-6
 KINDS = ("outputs", "input gradients", "parameter gradients")
 PARTS = ("query", "key", "value")
@@ -100,11 +100,14 @@ def attention_cases(draw, *, framework):
 
     Torch's heads are as wide together as its query; Keras takes every mask for booleans. Keras'
     padding `(n, 1, s)` meets a mask by head, `(n, heads, t, s)`, with its `n` on the heads (keras
-    3.15.1, MultiHeadAttention._compute_attention_mask), so there is only one of them; and on jax
-    values are as wide as keys, unless the scores are asked for.
+    3.15.1, MultiHeadAttention._compute_attention_mask), so there is only one of them; on jax values
+    are as wide as keys, unless the scores are asked for; and on tensorflow several heads of width 1
+    have no bias: see the test of it below.
     """
-    keras = framework == "keras"
-    heads, key_dim = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    keras, use_bias = framework == "keras", draw(st.booleans())
+    heads = draw(st.integers(1, 3))
+    dims = st.integers(2 if keras and use_bias and heads > 1 else 1, 4)
+    key_dim = draw(dims)
     own_width = keras and draw(st.booleans())
     width = draw(st.integers(1, 6)) if own_width else heads * key_dim
     mask = draw(st.sampled_from((None, "ts", "nts", "nhts")))
@@ -116,9 +119,9 @@ def attention_cases(draw, *, framework):
         keys=draw(st.integers(1, 5)),
         heads=heads,
         key_dim=key_dim,
-        value_dim=draw(st.integers(1, 4)) if own_width and with_shares else key_dim,
+        value_dim=draw(dims) if own_width and with_shares else key_dim,
         widths=(width, draw(others), draw(others)),
-        use_bias=draw(st.booleans()),
+        use_bias=use_bias,
         mask=mask,
         float_mask=not keras and draw(st.booleans()),
         padding=not (keras and mask == "nhts") and draw(st.booleans()),
@@ -421,6 +424,36 @@ def test_attention_check_catches_other_heads(framework):
 
     with pytest.raises(DivergenceError, match=r"^outputs: "):
         assert_matches_reference(faulty, case, framework, ("outputs",))
+
+
+def test_keras_on_tensorflow_adds_the_bias_of_heads_of_width_one_along_the_sequence():
+    """A bias `(heads, 1)` on `(n, t, heads, 1)` goes along `t` where `t == heads`: silently wrong.
+
+    Source: keras 3.15.1, backend/tensorflow/numpy.py, add, which takes it for a bias of channels.
+    """
+    case = dataclasses.replace(
+        SAMPLE, queries=2, key_dim=1, value_dim=1, widths=(2, 2, 2), mask=None, padding=False
+    )
+    alike = dataclasses.replace(case, queries=3)
+
+    assert_matches_reference(run_keras(alike, alike.arrays()), alike, "keras")
+    if runtime.select_keras_backend(None) == "tensorflow":
+        with pytest.raises(DivergenceError, match=r"^outputs: "):
+            assert_matches_reference(run_keras(case, case.arrays()), case, "keras")
+
+
+@pytest.mark.parametrize("batch", [2, 3])
+def test_keras_takes_the_batch_of_a_padding_for_the_heads_of_a_mask_by_head(batch):
+    """Beside a mask `(n, heads, t, s)`, padding `(n, s)` silently masks heads, or is refused."""
+    case = dataclasses.replace(SAMPLE, batch=batch, mask="nhts", seed=5)
+    assert len(np.unique(case.masks()[1], axis=0)) > 1
+
+    if batch == case.heads:
+        with pytest.raises(DivergenceError, match=r"^outputs: "):
+            assert_matches_reference(run_keras(case, case.arrays()), case, "keras")
+    else:
+        with pytest.raises(Exception, match=r"(?i)broadcast|incompatible|shape|size"):
+            run_keras(case, case.arrays())
 
 
 def test_keras_takes_a_mask_of_floats_for_booleans():

@@ -286,12 +286,11 @@ def keras_layer(case, how, layer):
     )
 
 
-def run_keras_in_float64(case, arrays, how):
+def packed_keras_layer(case, how):
     import keras
 
-    from parity.frameworks.keras_layer import run_keras_layer
-
     kinds, sides = 2 if how.cell == "lstm" else 1, len(how.reverses)
+    in_time = how.backward_order == "time"
 
     class Packed(keras.Layer):
         def __init__(self):
@@ -328,8 +327,13 @@ def run_keras_in_float64(case, arrays, how):
             processed = how.direction == "backward" and not in_time
             return sequence[:, 0] if processed else sequence[:, -1]
 
-    in_time = how.backward_order == "time"
-    layer, inputs = Packed(), inputs_of(case, arrays)
+    return Packed()
+
+
+def run_keras_in_float64(case, arrays, how):
+    from parity.frameworks.keras_layer import run_keras_layer
+
+    layer, inputs = packed_keras_layer(case, how), inputs_of(case, arrays)
     layer.build()
     kind, two_biases = KERAS_CLASSES[how.cell], bool(how.reset_after)
     folders = folders_of(layer.stack)
