@@ -171,8 +171,11 @@ def _split_length(axis: str, length: int, *, sizes: Mapping[str, int]) -> dict[s
     product = math.prod(known.values())
     rest = length // product if product and len(missing) == 1 else 1
     if len(missing) > 1 or product * rest != length:
-        described = f"({axis})" if axis else "1"
-        message = f"axis {described} of length {length} cannot be split by sizes {dict(sizes)}."
+        message = (
+            f"axis ({axis}) of length {length} cannot be split by sizes {dict(sizes)}."
+            if axis
+            else f"expected length 1 where an axis is named 1; got {length}."
+        )
         raise ConversionError(message)
     return {letter: known.get(letter, rest) for letter in axis}
 

@@ -100,7 +100,7 @@ def test_depthwise_kernel_refuses_sizes_that_do_not_split_it(sizes, described):
 
 
 def test_move_axes_refuses_to_drop_an_axis_longer_than_one():
-    with pytest.raises(ConversionError, match="axis 1 of length 2 cannot be split"):
+    with pytest.raises(ConversionError, match="length 1 where an axis is named 1; got 2"):
         move_axes(np.zeros((3, 2)), source="c1", target="c")
 
 
@@ -118,7 +118,7 @@ def test_prelu_slopes_drop_the_axes_that_keras_shares():
 
 
 def test_prelu_slopes_of_single_pixels_have_no_place_in_torch():
-    with pytest.raises(ConversionError, match=r"of length 1 where named 1; got shape \(2, 1, 3\)"):
+    with pytest.raises(ConversionError, match="length 1 where an axis is named 1; got 2"):
         to_torch_layout("PReLU", "alpha", np.zeros((2, 1, 3)))
 
 

@@ -38,13 +38,17 @@ def max_pool2d(
         fill: Value of the pads: minus infinity in both frameworks' pooling layers, 0 where a layer
             that pads with zeros stands before the pooling.
         ceil_mode: Whether a last window that begins inside the images or the pads before them, and
-            reads past the pads after them, is there too.
+            reads past the pads after them, is there too; with a `fill` of minus infinity only.
         dilation: Pixels between neighbouring pixels of a window.
 
     Raises:
-        SpecError: If `fill` is not finite and a window reads nothing but pads.
+        SpecError: If `fill` is not finite and a window reads nothing but pads, or if it is and
+            `ceil_mode` is asked for.
     """
     images = widen(images)
+    if ceil_mode and fill != -np.inf:
+        message = f"max_pool2d: ceil_mode needs a fill of minus infinity; got {fill!r}."
+        raise SpecError(message)
     windows, _ = _pool_windows(
         images, kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
     )
