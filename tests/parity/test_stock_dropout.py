@@ -27,7 +27,8 @@ BOUND = 1e-15
 SHAPE = (3, 4, 5, 2)
 FRAMEWORKS = ("torch", "keras")
 RATES = st.sampled_from((0.0, 0.1, 0.25, 0.5, 0.9))
-SEEDS = st.integers(0, 2**32 - 1)
+# Keras on torch keeps a layer's seed in int32 and refuses more.
+SEEDS = st.integers(0, 2**31 - 1)
 # Which axes of images (n, c, h, w) share what is kept.
 SHARED = {"element": (), "channel": (2, 3), "sample": (1, 2, 3)}
 

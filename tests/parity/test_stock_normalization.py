@@ -24,7 +24,8 @@ from parity.testing.faults import seed_array_fault
 pytestmark = pytest.mark.usefixtures("float64_keras")
 
 # Of the largest value of a quantity, or of 1 where all are smaller: inputs, weights and gradients
-# are of order 1. Measured worst over 2000 draws a test, tensorflow, jax and torch: BOUND_NOTE.
+# are of order 1. Measured worst over 250 draws a test with Keras on torch: 2.3e-12, the input
+# gradient of an instance norm, whose variance Keras takes there as mean(x^2) - mean(x)^2.
 BOUND = 1e-10
 FRAMEWORKS = ("torch", "keras")
 QUANTITIES = ("outputs", "input gradient", "parameter gradients", "buffers")
