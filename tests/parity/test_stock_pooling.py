@@ -99,11 +99,10 @@ def pools(draw, kind, **knobs):
     return Pool(kind=kind, seed=draw(st.integers(0, 2**31)), size=size, knobs=window | drawn)
 
 
-ANY_PADS = st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2)
 NEVER = st.sampled_from([False])
+ANY_PADS = st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 3))] * 2)
 TORCH_POOLS = st.one_of(
     pools("max", fill=st.just(-np.inf), ceil_mode=st.booleans()),
-    # Zeros come from a layer before the pooling, whose own last window would read minus infinity.
     pools("max", fill=st.just(0.0), ceil_mode=NEVER, padding=ANY_PADS),
     pools("average", count_include_pad=st.booleans(), ceil_mode=st.booleans()),
 )

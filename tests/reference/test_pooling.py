@@ -105,18 +105,11 @@ def test_pooling_refuses_windows_of_nothing_but_pads():
         layers.average_pool2d(images, **knobs, count_include_pad=False)
 
 
+def test_max_pool2d_refuses_to_mix_zeros_with_what_ceil_mode_reads():
+    with pytest.raises(SpecError, match=r"needs a fill of minus infinity; got 0\.0"):
+        layers.max_pool2d(np.ones((1, 1, 3, 3)), **PLAIN | {"ceil_mode": True}, fill=0.0)
+
+
 def test_adaptive_average_pool2d_refuses_an_empty_target():
     with pytest.raises(SpecError, match=r"at least 1x1; got \(0, 1\)"):
         layers.adaptive_average_pool2d(np.ones((1, 1, 2, 2)), (0, 1))
-
-
-def test_a_finite_fill_goes_with_whole_windows_only():
-    with pytest.raises(SpecError, match="minus infinity; got 0"):
-        layers.max_pool2d(
-            np.ones((1, 1, 3, 3)),
-            kernel=2,
-            stride=2,
-            padding=((0, 0), (0, 0)),
-            fill=0.0,
-            ceil_mode=True,
-        )

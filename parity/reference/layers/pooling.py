@@ -38,21 +38,18 @@ def max_pool2d(
         fill: Value of the pads: minus infinity in both frameworks' pooling layers, 0 where a layer
             that pads with zeros stands before the pooling.
         ceil_mode: Whether a last window that begins inside the images or the pads before them, and
-            reads past the pads after them, is there too; with a `fill` of minus infinity only.
+            reads past the pads after them, is there too; for a `fill` of minus infinity only.
         dilation: Pixels between neighbouring pixels of a window.
 
     Raises:
-        SpecError: If `fill` is not finite and a window reads nothing but pads, or if it is and
-            `ceil_mode` is asked for.
+        SpecError: If `fill` is not finite and a window reads nothing but pads; or `fill` is finite
+            and `ceil_mode` set, which are two layers' pads in one window.
     """
     images = widen(images)
-    if ceil_mode and fill != -np.inf:
-        message = f"max_pool2d: ceil_mode needs a fill of minus infinity; got {fill!r}."
-        raise SpecError(message)
     windows, _ = _pool_windows(
         images, kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
     )
-    _require_pixels(windows, fill=fill)
+    _require_pixels(windows, fill=fill, ceil_mode=ceil_mode)
     largest: Array = take_windows(images, windows, fill=fill).max(axis=(4, 5))
     return largest
 
@@ -76,7 +73,7 @@ def max_pool2d_backward(
     windows, _ = _pool_windows(
         images, kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
     )
-    _require_pixels(windows, fill=fill)
+    _require_pixels(windows, fill=fill, ceil_mode=ceil_mode)
     read = take_windows(images, windows, fill=fill)
     flat = read.reshape(*read.shape[:4], -1)
     first = np.arange(flat.shape[-1]) == flat.argmax(axis=-1)[..., np.newaxis]
@@ -220,7 +217,10 @@ def _average_windows(
     return windows, divisor
 
 
-def _require_pixels(windows: Windows, *, fill: float) -> None:
+def _require_pixels(windows: Windows, *, fill: float, ceil_mode: bool) -> None:
+    if ceil_mode and np.isfinite(fill):
+        message = f"max_pool2d: ceil_mode needs a fill of minus infinity; got {fill!r}."
+        raise SpecError(message)
     if not np.isfinite(fill) and read_counts(windows, pads=((0, 0), (0, 0))).min() == 0:
         message = f"max_pool2d: a window reads nothing but pads of {fill!r}, of {windows}."
         raise SpecError(message)
