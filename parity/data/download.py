@@ -6,7 +6,8 @@ Nothing is fetched unless a caller asks for it. A file counts only once its chec
 import tarfile
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pooch
 
@@ -77,7 +78,12 @@ def unpack_archive(archive: Path, member: str) -> Path:
     with tempfile.TemporaryDirectory(dir=archive.parent) as scratch:
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(scratch, filter="data")
+                _refuse_outsiders(tar)
+                # Python before 3.11.4, Debian 12's among them, has no filters.
+                options: dict[str, Any] = (
+                    {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+                )
+                tar.extractall(scratch, **options)
             (Path(scratch) / member).rename(target)
         except (tarfile.TarError, OSError, EOFError) as error:
             message = (
@@ -86,3 +92,13 @@ def unpack_archive(archive: Path, member: str) -> Path:
             )
             raise DataError(message) from error
     return target
+
+
+def _refuse_outsiders(tar: tarfile.TarFile) -> None:
+    """Raise if a member is no plain file or folder below the archive's own."""
+    for member in tar:
+        name = PurePosixPath(member.name)
+        is_plain = member.isfile() or member.isdir()
+        if not is_plain or name.is_absolute() or ".." in name.parts:
+            message = f"{member.name!r} is no file or folder inside the archive"
+            raise tarfile.TarError(message)

@@ -115,7 +115,10 @@ def test_run_record_gives_the_spec(tmp_path, specs):
             "unexpected keyword argument 'depth'",
         ),
         (lambda record: record["model_spec"].update(classes=0), "classes must be >= 1; got 0"),
-        (lambda record: record["model_spec"].update(classes="ten"), "'<' not supported"),
+        (
+            lambda record: record["model_spec"].update(classes="ten"),
+            "classes must be a whole number; got 'ten'",
+        ),
     ],
     ids=["no spec", "no width", "no conventions", "unknown", "zero", "text"],
 )
