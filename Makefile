@@ -35,8 +35,8 @@ check: setup  ## lint, formatting and types
 
 test: check  ## everything: check, the suite, and its backend subset on jax and on torch
 	HYPOTHESIS_PROFILE=ci KERAS_BACKEND=tensorflow $(PYTEST)
-	HYPOTHESIS_PROFILE=ci KERAS_BACKEND=jax $(PYTEST) -m backend
-	HYPOTHESIS_PROFILE=ci KERAS_BACKEND=torch $(PYTEST) -m backend
+	HYPOTHESIS_PROFILE=ci-backend KERAS_BACKEND=jax $(PYTEST) -m backend
+	HYPOTHESIS_PROFILE=ci-backend KERAS_BACKEND=torch $(PYTEST) -m backend
 
 parity: setup  ## the proof that the twins are one model: make parity BACKEND=jax
 	KERAS_BACKEND=$(BACKEND) $(PYTEST) tests/parity

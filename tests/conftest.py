@@ -5,7 +5,8 @@ Fixtures:
         never loads torch itself, so framework-free tests stay fast.
 
 Environment:
-    HYPOTHESIS_PROFILE: `dev` (default, 25 examples), `ci` (100, always the same), `deep` (2000).
+    HYPOTHESIS_PROFILE: `dev` (default, 25 examples), `ci` (100, always the same), `ci-backend` (25,
+        always the same: jax compiles each shape anew), `deep` (2000).
     KERAS_BACKEND: `tensorflow` (default), `jax` or `torch`; fixed for the whole run.
 """
 
@@ -33,6 +34,9 @@ for variable, value in {
 hypothesis.settings.register_profile("dev", max_examples=25, deadline=None)
 hypothesis.settings.register_profile(
     "ci", max_examples=100, deadline=None, derandomize=True, print_blob=True
+)
+hypothesis.settings.register_profile(
+    "ci-backend", max_examples=25, deadline=None, derandomize=True, print_blob=True
 )
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
