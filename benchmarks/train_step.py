@@ -178,7 +178,7 @@ def measure_torch(pairs: int) -> list[dict[str, Any]]:
     """Return our torch loop against the plain one, in the layout where that one is faster."""
     recipe, stream = make_stream()
     spec = model_spec(recipe, stream)
-    net = build_twin("torch", spec, loss=recipe.loss, optimizer=recipe.optimizer)
+    net = build_twin("torch", spec, loss=recipe.loss, update=recipe.update)
     load_initial_state(net, spec, seed=0)
     plain = {
         layout: plain_torch_loop(stream, recipe, layout=layout)
@@ -199,7 +199,7 @@ def measure_keras(pairs: int) -> list[dict[str, Any]]:
     """Return our Keras loop against `fit`."""
     recipe, stream = make_stream()
     spec = model_spec(recipe, stream)
-    net = build_twin("keras", spec, loss=recipe.loss, optimizer=recipe.optimizer)
+    net = build_twin("keras", spec, loss=recipe.loss, update=recipe.update)
     load_initial_state(net, spec, seed=0)
     name = f"{net.label}: our loop / fit"
     return [compare(name, our_loop(net, stream, recipe), fit_loop(stream, recipe), pairs=pairs)]

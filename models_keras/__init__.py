@@ -4,7 +4,14 @@ Imports keras, `parity.spec` and `parity.errors`.
 """
 
 from models_keras.losses import build_loss
-from models_keras.optimizers import build_optimizer
+from models_keras.optimizers import Average, build_optimizer, build_penalty
 from models_keras.resnet import inference_model, resnet
 
-__all__ = ["build_loss", "build_optimizer", "inference_model", "resnet"]
+__all__ = [
+    "Average",
+    "build_loss",
+    "build_optimizer",
+    "build_penalty",
+    "inference_model",
+    "resnet",
+]

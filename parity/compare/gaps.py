@@ -92,14 +92,14 @@ def update_gap(
     before: State,
     gradients: State,
     rate: float,
-    decays: bool,
+    roundings: float,
 ) -> Worst:
     """Return the worst gap between two updates from the same parameters.
 
     Storing a parameter rounds it, which says nothing about the update: two units in the last place
-    of the parameter are subtracted, one a side. Decoupled decay takes its share off first and so
-    rounds once more, at the size of the old parameter. The scale is the layer's largest update, at
-    least `rate` times its largest gradient.
+    of the parameter are subtracted, one a side. A rule that takes decay off first, or mixes the
+    parameter with an average, rounds more often at the size of the old parameter. The scale is the
+    layer's largest update, at least `rate` times its largest gradient.
 
     Args:
         candidate: Parameters after the candidate's update.
@@ -107,7 +107,7 @@ def update_gap(
         before: Parameters both started from.
         gradients: The reference's, for the floor of the scale.
         rate: Learning rate of the step.
-        decays: Whether the rule has decoupled decay.
+        roundings: Further roundings at the size of the old parameter, one side counted.
     """
     updates = layer_scales({name: array - before[name] for name, array in reference.items()})
     floors = layer_scales(gradients)
@@ -115,8 +115,10 @@ def update_gap(
     def beyond_rounding(name: str, array: Array) -> Array:
         stored = candidate[name]
         rounding = 2.0 * np.spacing(np.abs(stored))
-        if decays:
-            rounding = rounding + 2.0 * np.spacing(np.abs(before[name]).astype(stored.dtype))
+        if roundings:
+            rounding = rounding + 2.0 * roundings * np.spacing(
+                np.abs(before[name]).astype(stored.dtype)
+            )
         excess: Array = np.maximum(np.abs(stored - array) - rounding, 0.0)
         return excess
 

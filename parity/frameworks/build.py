@@ -8,7 +8,7 @@ from parity.errors import ParityError, describe_nearest
 from parity.frameworks.net import Net
 from parity.spec.losses import CrossEntropy, LossSpec
 from parity.spec.models import ResNetSpec
-from parity.spec.optimizers import OptimizerSpec, Sgd
+from parity.spec.optimizers import NoAveraging, Sgd, Update
 
 FRAMEWORKS = ("torch", "keras")
 
@@ -17,14 +17,18 @@ NARROWEST_CHANNELS_LAST = 16
 
 # What a net is built with where only its forward pass matters.
 PLAIN_LOSS = CrossEntropy(label_smoothing=0.0, reduction="mean")
-PLAIN_OPTIMIZER = Sgd(
-    lr=0.1,
-    momentum=0.0,
-    nesterov=False,
-    l2=0.0,
-    decoupled_decay=0.0,
-    decay_scaled_by_lr=True,
-    velocity_holds_lr=False,
+PLAIN_UPDATE = Update(
+    rule=Sgd(
+        lr=0.1,
+        momentum=0.0,
+        dampening=0.0,
+        nesterov=False,
+        velocity_holds_lr=False,
+        l2=0.0,
+        l2_in_loss=False,
+        decoupled_decay=0.0,
+        decay_scaled_by_lr=True,
+    )
 )
 
 
@@ -33,7 +37,7 @@ def build_twin(
     spec: ResNetSpec,
     *,
     loss: LossSpec = PLAIN_LOSS,
-    optimizer: OptimizerSpec = PLAIN_OPTIMIZER,
+    update: Update = PLAIN_UPDATE,
     dtype: str = "float32",
     memory_format: str | None = None,
     device: str = "cpu",
@@ -45,7 +49,7 @@ def build_twin(
         framework: `torch` or `keras`.
         spec: The model.
         loss: Its loss.
-        optimizer: Its update rule.
+        update: From its gradients to its next weights.
         dtype: `float32` or `float64`.
         memory_format: Of torch, `channels_first` or `channels_last`; None takes
             `default_memory_format`. Keras is channels last.
@@ -60,14 +64,14 @@ def build_twin(
         return _build_torch(
             spec,
             loss=loss,
-            optimizer=optimizer,
+            update=update,
             dtype=dtype,
             memory_format=memory_format,
             device=device,
         )
     if framework == "keras":
         return _build_keras(
-            spec, loss=loss, optimizer=optimizer, dtype=dtype, backend=keras_backend, device=device
+            spec, loss=loss, update=update, dtype=dtype, backend=keras_backend, device=device
         )
     message = f"framework {framework!r} not found.{describe_nearest(framework, FRAMEWORKS)}"
     raise ParityError(message)
@@ -89,7 +93,7 @@ def _build_torch(
     spec: ResNetSpec,
     *,
     loss: LossSpec,
-    optimizer: OptimizerSpec,
+    update: Update,
     dtype: str,
     memory_format: str | None,
     device: str,
@@ -102,8 +106,14 @@ def _build_torch(
     return TorchNet(
         models_torch.resnet(spec),
         loss=models_torch.build_loss(loss),
-        optimizer=lambda model: models_torch.build_optimizer(optimizer, model=model),
-        slot_names=optimizer.slot_names(),
+        optimizer=lambda model: models_torch.build_optimizer(update, model=model),
+        slots=update.initial_slots,
+        penalty=lambda model: models_torch.build_penalty(update, model=model),
+        average=lambda model: (
+            None
+            if isinstance(update.averaging, NoAveraging)
+            else models_torch.Average(update.averaging, model=model)
+        ),
         dtype=dtype,
         memory_format=memory_format or default_memory_format(spec, dtype),
         device=device,
@@ -114,7 +124,7 @@ def _build_keras(
     spec: ResNetSpec,
     *,
     loss: LossSpec,
-    optimizer: OptimizerSpec,
+    update: Update,
     dtype: str,
     backend: str | None,
     device: str,
@@ -132,7 +142,12 @@ def _build_keras(
         return KerasNet(
             lambda: models_keras.resnet(spec),
             loss=lambda: models_keras.build_loss(loss),
-            optimizer=lambda model: models_keras.build_optimizer(optimizer, model=model),
-            slot_names=optimizer.slot_names(),
+            optimizer=lambda model: models_keras.build_optimizer(update, model=model),
+            penalty=lambda model: models_keras.build_penalty(update, model=model),
+            average=lambda model: (
+                None
+                if isinstance(update.averaging, NoAveraging)
+                else models_keras.Average(update.averaging, model=model)
+            ),
             dtype=dtype,
         )

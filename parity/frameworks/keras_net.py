@@ -4,7 +4,8 @@ Layer names give the paths (`parity.spec.paths`), `conversion.layouts` the slots
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,20 @@ from conversion.layouts import LAYOUTS, move_axes, move_shape
 from parity import runtime
 from parity.errors import ConversionError, ParityError
 from parity.frameworks.keras_backends.engine import Engine
-from parity.frameworks.net import Array, Batch, OptimizerState, State, StepRecord
+from parity.frameworks.net import Array, Average, Batch, OptimizerState, State, StepRecord
 from parity.frameworks.states import describe_state_problems
+from parity.spec.optimizers import AVERAGE
 from parity.spec.paths import layer_path
 
 _ENGINES = {"tensorflow": "TensorflowEngine", "jax": "JaxEngine", "torch": "TorchEngine"}
 
-# PyTorch's slot name -> the attribute of Keras's SGD or Adam that holds its arrays (keras 3.15.1).
-_SLOT_ATTRIBUTES = {
-    "momentum_buffer": "momentums",
-    "exp_avg": "_momentums",
-    "exp_avg_sq": "_velocities",
-}
+
+def _no_penalty(model: keras.Model) -> None:
+    del model
+
+
+def _no_average(model: keras.Model) -> None:
+    del model
 
 
 class KerasNet:
@@ -38,19 +41,34 @@ class KerasNet:
         *,
         loss: Callable[[], Any],
         optimizer: Callable[[keras.Model], keras.Optimizer],
-        slot_names: tuple[str, ...],
+        penalty: Callable[[keras.Model], Callable[[Sequence[Any]], Any] | None] = _no_penalty,
+        average: Callable[[keras.Model], Average | None] = _no_average,
         dtype: str = "float32",
     ) -> None:
-        """Build model, loss and optimizer inside the context of `dtype`."""
+        """Build model, loss and optimizer inside the context of `dtype`.
+
+        Args:
+            model: Builds the model.
+            loss: Builds `loss(targets, logits)`.
+            optimizer: Builds the optimizer of a model, whose `slots` are the arrays it keeps.
+            penalty: Builds what is added to the loss, a function of the trained variables.
+            average: Builds the average that is kept of a model's weights.
+            dtype: `float32` or `float64`.
+        """
         self.dtype = dtype
         self.label = f"keras-{keras.backend.backend()}"
-        self._builders = (model, loss, optimizer)
-        self._slot_names = slot_names
+        self._builders = (model, loss, optimizer, penalty, average)
         with runtime.precision(dtype):
             check_precision(dtype)
             self._model = model()
             self._optimizer = optimizer(self._model)
-            self._engine = _build_engine(self._model, loss=loss(), optimizer=self._optimizer)
+            self._average = average(self._model)
+            self._engine = _build_engine(
+                self._model,
+                loss=loss(),
+                optimizer=self._optimizer,
+                penalty=penalty(self._model),
+            )
         self._variables = _named_variables(self._model)
         self._tracer: tuple[list[str], keras.Model] | None = None
 
@@ -70,16 +88,20 @@ class KerasNet:
             outcome = self._engine.gradients(self._cast(batch.images), self._cast(batch.targets))
         return self._record(*outcome)
 
-    def step(self, batch: Batch, *, rate: float, with_gradients: bool = False) -> StepRecord:
+    def step(
+        self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
+    ) -> StepRecord:
         """See `Net.step`."""
-        with runtime.precision(self.dtype):
+        with runtime.precision(self.dtype), self._averaged(progress):
             self._optimizer.learning_rate = rate
             outcome = self._engine.step(
                 self._cast(batch.images), self._cast(batch.targets), with_gradients=with_gradients
             )
         return self._record(*outcome)
 
-    def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
+    def apply_gradients(
+        self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
+    ) -> None:
         """See `Net.apply_gradients`."""
         arrays = [
             self._cast(
@@ -87,7 +109,7 @@ class KerasNet:
             )
             for name, layout in self._trainable()
         ]
-        with runtime.precision(self.dtype):
+        with runtime.precision(self.dtype), self._averaged(progress):
             self._optimizer.learning_rate = rate
             self._engine.apply_gradients(arrays)
 
@@ -121,26 +143,24 @@ class KerasNet:
 
     def optimizer_state(self) -> OptimizerState:
         """See `Net.optimizer_state`."""
+        step = self._steps()
+        if self._average is not None and step == 0:
+            self._average.start()
         slots: dict[str, State] = {}
-        for slot in self._slot_names:
-            arrays = getattr(self._optimizer, _SLOT_ATTRIBUTES[slot])
-            slots[slot] = {
-                name: move_axes(
-                    _to_numpy(array), source=layout.keras_axes, target=layout.torch_axes
-                )
-                for (name, layout), array in zip(self._trainable(), arrays, strict=True)
-            }
-        return OptimizerState(step=int(_to_numpy(self._optimizer.iterations)), slots=slots)
+        for slot, name, layout, variable in self._slot_variables():
+            array = move_axes(
+                _to_numpy(variable), source=layout.keras_axes, target=layout.torch_axes
+            )
+            slots.setdefault(slot, {})[name] = array
+        return OptimizerState(step=step, slots=slots)
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
         """See `Net.load_optimizer_state`."""
         with runtime.precision(self.dtype):
-            for slot in self._slot_names:
-                variables = getattr(self._optimizer, _SLOT_ATTRIBUTES[slot])
-                for (name, layout), variable in zip(self._trainable(), variables, strict=True):
-                    array = state.slots[slot][name]
-                    moved = move_axes(array, source=layout.torch_axes, target=layout.keras_axes)
-                    variable.assign(self._cast(moved))
+            for slot, name, layout, variable in self._slot_variables():
+                array = state.slots[slot][name]
+                moved = move_axes(array, source=layout.torch_axes, target=layout.keras_axes)
+                variable.assign(self._cast(moved))
             self._optimizer.iterations.assign(state.step)
 
     def trace(self, images: Array, *, training: bool) -> State:
@@ -164,9 +184,9 @@ class KerasNet:
 
     def astype(self, dtype: str) -> "KerasNet":
         """See `Net.astype`."""
-        model, loss, optimizer = self._builders
+        model, loss, optimizer, penalty, average = self._builders
         net = KerasNet(
-            model, loss=loss, optimizer=optimizer, slot_names=self._slot_names, dtype=dtype
+            model, loss=loss, optimizer=optimizer, penalty=penalty, average=average, dtype=dtype
         )
         net.load_state(self.state())
         net.load_optimizer_state(self.optimizer_state())
@@ -185,6 +205,28 @@ class KerasNet:
         }
         return [names[id(variable)] for variable in self._model.trainable_variables]
 
+    def _slot_variables(self) -> Iterator[tuple[str, str, Any, Any]]:
+        """Yield slot, name of its parameter, layout and variable of every array kept."""
+        for (name, layout), held in zip(self._trainable(), self._optimizer.slots, strict=True):
+            for slot, variable in held.items():
+                yield slot, name, layout, variable
+        if self._average is not None:
+            for name, (variable, layout) in self._variables.items():
+                if variable.path in self._average.arrays:
+                    yield AVERAGE, name, layout, self._average.arrays[variable.path]
+
+    def _steps(self) -> int:
+        return int(_to_numpy(self._optimizer.iterations))
+
+    @contextmanager
+    def _averaged(self, progress: float) -> Iterator[None]:
+        """Keep the averages of an update that is made inside."""
+        if self._average is not None and self._steps() == 0:
+            self._average.start()
+        yield
+        if self._average is not None:
+            self._average.update(count=self._steps(), progress=progress)
+
     def _record(self, loss: Array, logits: Array, gradients: list[Array]) -> StepRecord:
         named = {
             name: move_axes(gradient, source=layout.keras_axes, target=layout.torch_axes)
@@ -193,11 +235,29 @@ class KerasNet:
         return StepRecord(loss=float(loss), logits=logits, gradients=named)
 
 
-def _build_engine(model: keras.Model, *, loss: Any, optimizer: keras.Optimizer) -> Engine:  # noqa: ANN401  # a keras.Loss
+def _build_engine(
+    model: keras.Model,
+    *,
+    loss: Any,  # noqa: ANN401  # a keras.Loss
+    optimizer: keras.Optimizer,
+    penalty: Callable[[Sequence[Any]], Any] | None,
+) -> Engine:
     backend = keras.backend.backend()
     module = importlib.import_module(f"parity.frameworks.keras_backends.{backend}")
-    engine: Engine = getattr(module, _ENGINES[backend])(model, loss=loss, optimizer=optimizer)
+    engine: Engine = getattr(module, _ENGINES[backend])(
+        model, loss=_penalized(loss, penalty), optimizer=optimizer
+    )
     return engine
+
+
+def _penalized(
+    loss: Any,  # noqa: ANN401  # a keras.Loss
+    penalty: Callable[[Sequence[Any]], Any] | None,
+) -> Callable[[Any, Any, Sequence[Any]], Any]:
+    """Return `loss(targets, logits, parameters)`."""
+    if penalty is None:
+        return lambda targets, logits, _parameters: loss(targets, logits)
+    return lambda targets, logits, parameters: loss(targets, logits) + penalty(parameters)
 
 
 def _named_variables(model: keras.Model) -> dict[str, tuple[Any, Any]]:

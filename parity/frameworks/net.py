@@ -5,7 +5,7 @@ it is. States, gradients and optimizer slots cross by `layer path.slot name` in 
 layout. Arrays a net hands out are copies, never views of what it goes on training.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -52,12 +52,32 @@ class OptimizerState:
 
     Attributes:
         step: Updates made so far.
-        slots: Slot name (`momentum_buffer`, `exp_avg`, ...) -> parameter name -> array. A slot that
-            the framework has not made yet is all zeros.
+        slots: Slot name (`momentum_buffer`, `exp_avg`, ...) -> parameter name -> array, at its
+            starting value where the framework has not made it yet. The slot `average` holds the
+            averages of the weights, of buffers too where they are averaged.
     """
 
     step: int
     slots: dict[str, State]
+
+
+# The arrays that an optimizer keeps of a parameter, with the value they start at, by the
+# parameter's name and number of dimensions.
+SlotsOf = Callable[[str, int], dict[str, float]]
+
+
+class Average(Protocol):
+    """A running copy of a model's weights, in its framework's tensors."""
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Averages by the framework's own name of the array."""
+
+    def start(self) -> None:
+        """Copy the present weights."""
+
+    def update(self, *, count: int, progress: float) -> None:
+        """Move the averages after update `count`, from 1; `progress` of all updates are made."""
 
 
 class Net(Protocol):
@@ -80,10 +100,18 @@ class Net(Protocol):
     def gradients(self, batch: Batch) -> StepRecord:
         """Run forward and backward in training mode; buffers move, parameters stay."""
 
-    def step(self, batch: Batch, *, rate: float, with_gradients: bool = False) -> StepRecord:
-        """Make one training step at learning rate `rate`."""
+    def step(
+        self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
+    ) -> StepRecord:
+        """Make one training step at learning rate `rate`.
 
-    def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
+        `progress` is the share of the training's steps made, this one included; only some averages
+        of the weights read it.
+        """
+
+    def apply_gradients(
+        self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
+    ) -> None:
         """Update the parameters from the given gradients at learning rate `rate`."""
 
     def state(self) -> State:

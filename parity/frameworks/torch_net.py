@@ -2,7 +2,7 @@
 
 import copy
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,14 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from parity.errors import ConversionError
-from parity.frameworks.net import Array, Batch, OptimizerState, State, StepRecord
+from parity.frameworks.net import (
+    Array,
+    Average,
+    Batch,
+    OptimizerState,
+    SlotsOf,
+    State,
+    StepRecord,
+)
 from parity.frameworks.states import describe_state_problems
+from parity.spec.optimizers import AVERAGE
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _FORMATS = {"channels_last": torch.channels_last, "channels_first": torch.contiguous_format}
 
 # Torch's own bookkeeping, which no other framework has.
 _UNTRACKED = "num_batches_tracked"
+
+
+def _no_penalty(module: nn.Module) -> None:
+    del module
+
+
+def _no_average(module: nn.Module) -> None:
+    del module
 
 
 class TorchNet:
@@ -30,7 +47,9 @@ class TorchNet:
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-        slot_names: tuple[str, ...],
+        slots: SlotsOf,
+        penalty: Callable[[nn.Module], Callable[[Sequence[Tensor]], Tensor] | None] = _no_penalty,
+        average: Callable[[nn.Module], Average | None] = _no_average,
         dtype: str = "float32",
         memory_format: str = "channels_first",
         device: str = "cpu",
@@ -38,14 +57,26 @@ class TorchNet:
     ) -> None:
         """Wrap `module`, which this net owns from here on.
 
-        `optimizer` builds the optimizer of a module.
+        Args:
+            module: The model.
+            loss: `loss(logits, targets)`.
+            optimizer: Builds the optimizer of a module.
+            slots: The arrays that it keeps of a parameter.
+            penalty: Builds what is added to the loss, a function of the trained parameters.
+            average: Builds the average that is kept of a module's weights.
+            dtype: `float32` or `float64`.
+            memory_format: `channels_first` or `channels_last`.
+            device: As torch names it.
+            label: What reports call the net.
         """
         self._format = _FORMATS[memory_format]
         self._module = module.to(device=device, dtype=_DTYPES[dtype]).to(memory_format=self._format)
         self._loss = loss
-        self._build_optimizer = optimizer
+        self._builders = optimizer, penalty, average
         self._optimizer = optimizer(self._module)
-        self._slot_names = slot_names
+        self._penalty = penalty(self._module)
+        self._average = average(self._module)
+        self._slots = slots
         self._device = torch.device(device)
         self._steps = 0
         self.label = label
@@ -63,20 +94,24 @@ class TorchNet:
         loss, logits = self._backward(batch)
         return StepRecord(loss=loss.item(), logits=_to_numpy(logits), gradients=self._gradients())
 
-    def step(self, batch: Batch, *, rate: float, with_gradients: bool = False) -> StepRecord:
+    def step(
+        self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
+    ) -> StepRecord:
         """See `Net.step`."""
         loss, logits = self._backward(batch)
         gradients = self._gradients() if with_gradients else {}
-        self._update(rate)
+        self._update(rate, progress)
         return StepRecord(
             loss=loss.item(), logits=logits.detach().cpu().numpy(), gradients=gradients
         )
 
-    def apply_gradients(self, gradients: Mapping[str, Array], *, rate: float) -> None:
+    def apply_gradients(
+        self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
+    ) -> None:
         """See `Net.apply_gradients`."""
         for name, parameter in self._parameters():
             parameter.grad = self._tensor(gradients[name]).to(memory_format=_format_of(parameter))
-        self._update(rate)
+        self._update(rate, progress)
 
     def state(self) -> State:
         """See `Net.state`."""
@@ -101,14 +136,18 @@ class TorchNet:
 
     def optimizer_state(self) -> OptimizerState:
         """See `Net.optimizer_state`."""
-        slots: dict[str, State] = {slot: {} for slot in self._slot_names}
+        slots: dict[str, State] = {}
         for name, parameter in self._parameters():
             held = self._optimizer.state.get(parameter, {})
-            for slot in self._slot_names:
+            for slot, start in self._slots(name, parameter.dim()).items():
                 array = held.get(slot)
-                slots[slot][name] = _to_numpy(
-                    torch.zeros_like(parameter) if array is None else array
+                slots.setdefault(slot, {})[name] = _to_numpy(
+                    torch.full_like(parameter, start) if array is None else array
                 )
+        if self._average is not None:
+            if self._steps == 0:
+                self._average.start()
+            slots[AVERAGE] = {name: _to_numpy(t) for name, t in self._average.arrays.items()}
         return OptimizerState(step=self._steps, slots=slots)
 
     def load_optimizer_state(self, state: OptimizerState) -> None:
@@ -118,17 +157,20 @@ class TorchNet:
         for name, buffer in self._module.named_buffers():
             if name.endswith(_UNTRACKED):
                 buffer.fill_(state.step)  # a batch norm has seen one batch a step
-        if state.step == 0:
-            return
         counts_steps = not isinstance(self._optimizer, torch.optim.SGD)
+        if state.step == 0 and not counts_steps:
+            return  # it tells its first step, which no dampening touches, by having no velocity
         for name, parameter in self._parameters():
             held: dict[str, Tensor] = {}
             if counts_steps:
                 held["step"] = torch.tensor(float(state.step))
-            for slot in self._slot_names:
+            for slot in self._slots(name, parameter.dim()):
                 tensor = self._tensor(state.slots[slot][name])
                 held[slot] = tensor.to(memory_format=_format_of(parameter))
             self._optimizer.state[parameter] = held
+        if self._average is not None and state.step > 0:
+            for name, average in self._average.arrays.items():
+                average.copy_(self._tensor(state.slots[AVERAGE][name]))
 
     def trace(self, images: Array, *, training: bool) -> State:
         """See `Net.trace`."""
@@ -142,11 +184,14 @@ class TorchNet:
 
     def astype(self, dtype: str) -> "TorchNet":
         """See `Net.astype`."""
+        optimizer, penalty, average = self._builders
         net = TorchNet(
             copy.deepcopy(self._module),
             loss=self._loss,
-            optimizer=self._build_optimizer,
-            slot_names=self._slot_names,
+            optimizer=optimizer,
+            slots=self._slots,
+            penalty=penalty,
+            average=average,
             dtype=dtype,
             memory_format=self.memory_format,
             device=str(self._device),
@@ -177,14 +222,20 @@ class TorchNet:
         self._optimizer.zero_grad(set_to_none=True)
         logits = self._module(self._images(batch.images))
         loss = self._loss(logits, self._tensor(batch.targets))
+        if self._penalty is not None:
+            loss = loss + self._penalty([parameter for _, parameter in self._parameters()])
         loss.backward()
         return loss.detach(), logits
 
-    def _update(self, rate: float) -> None:
+    def _update(self, rate: float, progress: float) -> None:
+        if self._average is not None and self._steps == 0:
+            self._average.start()
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_factor", 1.0)
         self._optimizer.step()
         self._steps += 1
+        if self._average is not None:
+            self._average.update(count=self._steps, progress=progress)
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self._module.named_parameters() if p.requires_grad)

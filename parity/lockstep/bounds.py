@@ -10,6 +10,8 @@ values in each batch statistic, so they have bounds of their own.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from parity.spec.optimizers import OptimizerSpec
+
 # Sides of the maps that the small bounds were measured on; the large ones were measured at 32x32.
 SMALL_MAP_PIXELS = 8 * 8
 
@@ -42,7 +44,13 @@ class StepBounds:
     parameters: float
 
 
-def step_bounds(*, step: int, loss: float, optimizer: str, pixels: int) -> StepBounds:
+def rule_bound(rule: OptimizerSpec) -> float:
+    """Return the bound on a net's update from the float64 rule on its own gradients."""
+    del rule
+    return UPDATE_RULE
+
+
+def step_bounds(*, step: int, loss: float, kind: str, pixels: int) -> StepBounds:
     """Return the bounds of a 1-based step.
 
     Args:
@@ -50,7 +58,7 @@ def step_bounds(*, step: int, loss: float, optimizer: str, pixels: int) -> StepB
             more than rounding.
         loss: The reference's loss: as it falls, softmax minus target cancels and gradients lose
             digits.
-        optimizer: `sgd` or `adam`.
+        kind: Of the update rule.
         pixels: Height times width of the input.
     """
     is_small = pixels <= SMALL_MAP_PIXELS
@@ -60,12 +68,12 @@ def step_bounds(*, step: int, loss: float, optimizer: str, pixels: int) -> StepB
         gradients=gradients if is_small else max(gradients, 4e-11),
         running_statistics=1e-13 if is_small else 4e-12,
         slots=5e-13 if is_small else 4e-11,
-        parameters=_update_bound(step, optimizer, is_small=is_small),
+        parameters=_update_bound(step, kind, is_small=is_small),
     )
 
 
-def _update_bound(step: int, optimizer: str, *, is_small: bool) -> float:
-    if optimizer == "sgd":
+def _update_bound(step: int, kind: str, *, is_small: bool) -> float:
+    if kind == "sgd":
         return 1.5e-13 if is_small else 4e-11
     later = 1.3e-11 if step <= 10 else 5e-13
     bound = 3.5e-8 if step == 1 else later

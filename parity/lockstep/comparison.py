@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity import runtime
-from parity.compare.gaps import State, Worst, largest, layer_gap
+from parity.compare.gaps import NOTHING, State, Worst, largest, layer_gap
 from parity.compare.verdicts import Verdict
 from parity.data.batches import START_DIGEST, BatchStream
 from parity.frameworks.net import Net
@@ -21,6 +21,8 @@ from parity.lockstep.loop import model_spec
 from parity.lockstep.pair import LockstepSettings, Pair, build_pair
 from parity.lockstep.power import Trial, measure_power
 from parity.lockstep.resynced import run_resynced
+from parity.lockstep.steps import prefixed
+from parity.spec.optimizers import AVERAGE
 from parity.spec.recipe import ResolvedRecipe
 
 # Below this share of the logits' scale, what a net returns hardly depends on its input, and any
@@ -135,8 +137,7 @@ def _start(pair: Pair, findings: Findings) -> bool:
     settings = pair.settings
     expected = initial_state(pair.spec, seed=settings.seed)
     pair.reference.load_state(expected)
-    names = set(pair.candidate.state())
-    unmatched = sorted(names.symmetric_difference(expected))
+    unmatched = sorted(_array_names(pair.candidate) ^ _array_names(pair.reference))
     structure = Worst(gap=float(len(unmatched)), where=unmatched[0] if unmatched else "")
     findings.add(0, "state structure", structure, bound=0.0)
     if unmatched:
@@ -147,9 +148,29 @@ def _start(pair: Pair, findings: Findings) -> bool:
     )
     pair.candidate.load_state(initial_state(own, seed=settings.seed))
     parameters = layer_gap(_parameters(pair.candidate), _parameters(pair.reference))
-    findings.add(0, "initial parameters", parameters, bound=0.0)
+    worst = max(parameters, _initial_slot_gap(pair), key=lambda gap: gap.gap)
+    findings.add(0, "initial parameters", worst, bound=0.0)
     findings.close_step(0, rate=0.0, loss=0.0)
     return True
+
+
+def _initial_slot_gap(pair: Pair) -> Worst:
+    """Return the worst gap of what the optimizers start from; averages start from the weights."""
+    expected = pair.reference.optimizer_state().slots
+    actual = pair.candidate.optimizer_state().slots
+    gaps = [
+        prefixed(layer_gap(actual[slot], expected[slot]), slot)
+        for slot in expected
+        if slot != AVERAGE
+    ]
+    return max(gaps, key=lambda gap: gap.gap, default=NOTHING)
+
+
+def _array_names(net: Net) -> set[str]:
+    """Return the names of a net's arrays, those of its optimizer after their slot's."""
+    slots = net.optimizer_state().slots
+    held = {f"{slot} {name}" for slot, arrays in slots.items() for name in arrays}
+    return held.union(net.state())
 
 
 def _parameters(net: Net) -> State:

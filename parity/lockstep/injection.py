@@ -15,6 +15,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     Conv2d: ("stride_offset",),
     BatchNorm2d: ("bn_epsilon", "stats_decay", "bn_variance_correction"),
 }
+_UPDATE_PARTS = ("clipping", "averaging")
 _INITIALIZERS = ("conv_init", "head_weight_init", "head_bias_init")
 
 
@@ -44,8 +45,9 @@ class Injection:
 def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) -> Injection:
     """Return the injection that `FIELD=VALUE` asks for.
 
-    `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`) or a
-    convention of one layer (`stages.1.blocks.0.bn1.bn_epsilon`).
+    `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`), a field of
+    `clipping` or `averaging` (`averaging.decay`), or a convention of one layer
+    (`stages.1.blocks.0.bn1.bn_epsilon`).
 
     Raises:
         RecipeError: If the field is unknown or the value has the wrong type.
@@ -61,10 +63,17 @@ def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) 
         key = f"conventions.{field}"
     elif field in optimizer and owner in ("", "optimizer"):
         key = f"optimizer.{field}"
+    elif owner in _UPDATE_PARTS and hasattr(getattr(recipe, owner), field):
+        key = f"{owner}.{field}"
     else:
         known = [
             *conventions,
             *optimizer,
+            *(
+                f"{part}.{entry.name}"
+                for part in _UPDATE_PARTS
+                for entry in dataclasses.fields(getattr(recipe, part))
+            ),
             *(f"{path}.{name}" for path, names in _layer_fields(spec).items() for name in names),
         ]
         hint = describe_nearest(name, known)
@@ -96,6 +105,8 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
     field = injection.text.partition("=")[0].strip().rpartition(".")[2]
     if injection.recipe == recipe:
         return f"{field} already has that value"
+    if field == "l2_in_loss" and recipe.optimizer.l2 == 0.0:
+        return "this recipe has no coupled penalty (optimizer.l2 = 0.0)"
     if field == "decay_scaled_by_lr":
         if recipe.optimizer.decoupled_decay == 0.0:
             return "this recipe has no decoupled decay (optimizer.decoupled_decay = 0.0)"

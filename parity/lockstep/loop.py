@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from parity.data.batches import BatchStream, chain_digest
 from parity.frameworks.net import Batch, Net, StepRecord
 from parity.initialize import initial_state
 from parity.spec.models import ResNetSpec, resnet_spec
+from parity.spec.optimizers import AVERAGE, AveragingSpec
 from parity.spec.recipe import ResolvedRecipe
 from parity.spec.schedules import schedule_factor
 
@@ -21,6 +23,7 @@ class StepEvent:
     Attributes:
         step: 0-based count over the whole training.
         rates: Learning rate of each net; they differ only where a net was given another base rate.
+        progress: Share of the training's steps made, this one included.
         batch: What the nets were fed.
         records: What each net returned.
         digest: Digest of the stream up to and including this batch.
@@ -28,6 +31,7 @@ class StepEvent:
 
     step: int
     rates: tuple[float, ...]
+    progress: float
     batch: Batch
     records: tuple[StepRecord, ...]
     digest: str
@@ -86,7 +90,7 @@ def training_steps(
     Args:
         nets: Nets to train, each under the recipe at its place in `recipes`.
         stream: Source of the batches.
-        recipes: Read for the learning rate only.
+        recipes: Read for the learning rate and the number of steps only.
         start: First step, 0-based.
         stop: Step to stop before.
         digest: Digest of the stream before `start`.
@@ -98,11 +102,19 @@ def training_steps(
         digest = chain_digest(digest, drawn.images, drawn.labels)
         batch = stream.finish(drawn)
         rates = tuple(rate_at(recipe, stream, step=step) for recipe in recipes)
+        progress = (step + 1) / total_steps(recipes[0], stream)
         records = tuple(
-            net.step(batch, rate=rate, with_gradients=with_gradients)
+            net.step(batch, rate=rate, progress=progress, with_gradients=with_gradients)
             for net, rate in zip(nets, rates, strict=True)
         )
-        yield StepEvent(step=step, rates=rates, batch=batch, records=records, digest=digest)
+        yield StepEvent(
+            step=step,
+            rates=rates,
+            progress=progress,
+            batch=batch,
+            records=records,
+            digest=digest,
+        )
 
 
 def load_initial_state(net: Net, spec: ResNetSpec, *, seed: int) -> None:
@@ -119,6 +131,20 @@ def evaluate(net: Net, stream: BatchStream) -> Evaluation:
         correct += count_correct(logits, batch)
         count += len(batch.labels)
     return Evaluation(loss=loss / count, accuracy=correct / count)
+
+
+@contextmanager
+def scored_weights(net: Net, averaging: AveragingSpec) -> Iterator[None]:
+    """Give a net, for the time inside, the weights that are evaluated and saved."""
+    if not averaging.is_scored():
+        yield
+        return
+    trained = net.state()
+    net.load_state({**trained, **net.optimizer_state().slots[AVERAGE]})
+    try:
+        yield
+    finally:
+        net.load_state(trained)
 
 
 def count_correct(logits: np.ndarray, batch: Batch) -> int:

@@ -90,7 +90,7 @@ def build_net(
         framework,
         spec,
         loss=recipe.loss,
-        optimizer=recipe.optimizer,
+        update=recipe.update,
         dtype=settings.dtype,
         memory_format="channels_first" if framework == "torch" else None,
         device=settings.device,

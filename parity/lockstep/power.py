@@ -21,14 +21,21 @@ from parity.lockstep.pair import Pair, build_net
 from parity.lockstep.resynced import compared_step, resync
 from parity.lockstep.single import SinglePrecisionJudge
 from parity.lockstep.steps import judge_step
-from parity.testing.faults import CONVENTION_FAULTS, OPTIMIZER_FAULTS, seed_spec_fault
+from parity.spec.recipe import ResolvedRecipe
+from parity.testing.faults import (
+    CONVENTION_FAULTS,
+    OPTIMIZER_FAULTS,
+    UPDATE_FAULTS,
+    seed_spec_fault,
+    seed_update_fault,
+)
 
 # Free-running float64 nets are judged by what has grown; a fault that has grown past the bound
 # within these steps has after more of them, too.
 FREE_STEPS = 10
 
-# Another structure than the reference's: no comparison can miss it.
-_STRUCTURAL = ("conv_bias_flipped",)
+# Other arrays than the reference's: no comparison can miss it.
+_STRUCTURAL = ("conv_bias_flipped", "amsgrad_flipped", "amsbound_flipped", "centered_flipped")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,22 +73,28 @@ def measure_power(pair: Pair, course: Course) -> list[Trial]:
 def standard_faults(pair: Pair) -> Iterator[tuple[str, Injection]]:
     """Yield name and injection of each fault that applies."""
     recipe = pair.recipe
-    tables = (("conventions", CONVENTION_FAULTS), ("optimizer", OPTIMIZER_FAULTS))
-    for owner, faults in tables:
-        right = getattr(recipe, owner)
-        for name, (field, _) in faults.items():
-            if name in _STRUCTURAL:
-                continue
-            try:
-                wrong = seed_spec_fault(name, right)
-            except SpecError:  # it would change nothing, or the recipe has no such field
-                continue
-            injection = Injection(
-                text=f"{field}={getattr(wrong, field)}",
-                recipe=dataclasses.replace(recipe, **{owner: wrong}),
-            )
-            if describe_no_op(injection, recipe, pair.spec) is None:
-                yield name, injection
+    for name in (*CONVENTION_FAULTS, *OPTIMIZER_FAULTS, *UPDATE_FAULTS):
+        if name in _STRUCTURAL:
+            continue
+        try:
+            text, wrong = _seed_fault(name, recipe)
+        except SpecError:  # it would change nothing, or the recipe has no such field
+            continue
+        injection = Injection(text=text, recipe=wrong)
+        if describe_no_op(injection, recipe, pair.spec) is None:
+            yield name, injection
+
+
+def _seed_fault(name: str, recipe: ResolvedRecipe) -> tuple[str, ResolvedRecipe]:
+    """Return `field=value` of a fault, and the recipe with it."""
+    if name in UPDATE_FAULTS:
+        part, _ = UPDATE_FAULTS[name]
+        changed = getattr(seed_update_fault(name, recipe.update), part)
+        return f"{part}={changed}", dataclasses.replace(recipe, **{part: changed})
+    owner = "conventions" if name in CONVENTION_FAULTS else "optimizer"
+    field, _ = (CONVENTION_FAULTS | OPTIMIZER_FAULTS)[name]
+    spec = seed_spec_fault(name, getattr(recipe, owner))
+    return f"{field}={getattr(spec, field)}", dataclasses.replace(recipe, **{owner: spec})
 
 
 def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial:

@@ -80,7 +80,12 @@ class SinglePrecisionJudge:
             )
         for record, snapshot in zip(event.records, after, strict=True):
             worst = rule_gap(
-                self._pair.recipe.optimizer, before, snapshot, gradients=record.gradients, rate=rate
+                self._pair.recipe.update,
+                before,
+                snapshot,
+                gradients=record.gradients,
+                rate=rate,
+                progress=event.progress,
             )
             findings.add(step, "update rule", worst, bound=UPDATE_RULE)
         return self._describe_first_step(event, before) if step == 1 else []
@@ -92,7 +97,7 @@ class SinglePrecisionJudge:
             net.load_state(before.state)
             net.load_optimizer_state(before.optimizer_state)
         records = tuple(
-            net.step(event.batch, rate=rate, with_gradients=True)
+            net.step(event.batch, rate=rate, progress=event.progress, with_gradients=True)
             for net, rate in zip(self._double.nets, event.rates, strict=True)
         )
         double = Findings()
@@ -150,7 +155,7 @@ def _calibration_nets(pair: Pair) -> Iterator[Net]:
             "torch",
             pair.spec,
             loss=pair.recipe.loss,
-            optimizer=pair.recipe.optimizer,
+            update=pair.recipe.update,
             memory_format="channels_last",
             device=pair.settings.device,
         )

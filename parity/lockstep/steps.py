@@ -1,6 +1,7 @@
 """Judging one float64 step: each quantity on its scale against its bound."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from parity.lockstep.pair import Pair
 from parity.reference.optimizers import update_parameters
 from parity.spec.layers import Conv2d
 from parity.spec.models import ResNetSpec
-from parity.spec.optimizers import OptimizerSpec
+from parity.spec.optimizers import AVERAGE, Ema, Muon, NoAveraging, Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +66,9 @@ def judge_step(findings: Findings, pair: Pair, event: StepEvent, *, before: Snap
     after = take_snapshot(pair.reference)
     candidate = take_snapshot(pair.candidate)
     height, width = pair.spec.input_size
-    optimizer = pair.recipe.optimizer
+    update = pair.recipe.update
     bound = bounds.step_bounds(
-        step=step, loss=expected.loss, optimizer=optimizer.kind, pixels=height * width
+        step=step, loss=expected.loss, kind=update.rule.kind, pixels=height * width
     )
     loss = Worst(gap=_absolute(actual.loss - expected.loss), where="")
     findings.add(step, "loss", loss, bound=bound.loss)
@@ -82,7 +83,8 @@ def judge_step(findings: Findings, pair: Pair, event: StepEvent, *, before: Snap
             bound=bound.running_statistics,
         )
     for slot, arrays in after.optimizer_state.slots.items():
-        worst = layer_gap(candidate.optimizer_state.slots[slot], arrays)
+        judged = {name: array for name, array in arrays.items() if name not in _noise(pair)}
+        worst = layer_gap(candidate.optimizer_state.slots[slot], judged)
         findings.add(step, "slots", prefixed(worst, slot), bound=bound.slots)
     findings.add(
         step,
@@ -92,39 +94,69 @@ def judge_step(findings: Findings, pair: Pair, event: StepEvent, *, before: Snap
     )
     own = (("reference", expected.gradients, after), ("candidate", actual.gradients, candidate))
     for side, side_gradients, snapshot in own:
-        worst = rule_gap(optimizer, before, snapshot, gradients=side_gradients, rate=rate)
-        findings.add(step, "update rule", prefixed(worst, side), bound=bounds.UPDATE_RULE)
+        worst = rule_gap(
+            update,
+            before,
+            snapshot,
+            gradients=side_gradients,
+            rate=rate,
+            progress=event.progress,
+        )
+        bound_of_rule = bounds.rule_bound(update.rule)
+        findings.add(step, "update rule", prefixed(worst, side), bound=bound_of_rule)
 
 
 def _parameter_gap(
     pair: Pair, event: StepEvent, before: Snapshot, after: Snapshot, candidate: Snapshot
 ) -> Worst:
-    """Compare updates, leaving out those that Adam makes of gradients that are pure rounding."""
-    names = set(event.records[0].gradients)
-    if pair.recipe.optimizer.kind == "adam":
-        names = names - set(zero_gradient_parameters(pair.spec))
+    """Compare updates."""
+    names = set(event.records[0].gradients) - _noise(pair)
     return update_gap(
         candidate.state,
         {name: after.state[name] for name in names},
         before=before.state,
         gradients=event.records[0].gradients,
         rate=event.rates[0],
-        decays=pair.recipe.optimizer.decoupled_decay > 0.0,
+        roundings=stored_roundings(pair.recipe.update),
     )
 
 
+def _noise(pair: Pair) -> set[str]:
+    """Return the parameters that move by what their rule makes of pure rounding."""
+    if not pair.recipe.optimizer.normalizes():
+        return set()
+    return set(zero_gradient_parameters(pair.spec))
+
+
+def stored_roundings(update: Update) -> float:
+    """Return how often an update rounds at the size of the old parameter, one side counted."""
+    roundings = 1.0 if update.rule.decoupled_decay else 0.0
+    if not isinstance(update.averaging, NoAveraging | Ema):
+        roundings += 2.0  # the mean of slow and fast weights
+    if isinstance(update.rule, Muon) and update.rule.renormalizes:
+        roundings += 4.0  # a norm, a root, a quotient and a product
+    return roundings
+
+
 def rule_gap(
-    optimizer: OptimizerSpec, before: Snapshot, after: Snapshot, *, gradients: State, rate: float
+    update: Update,
+    before: Snapshot,
+    after: Snapshot,
+    *,
+    gradients: State,
+    rate: float,
+    progress: float,
 ) -> Worst:
     """Return how far a net's update is from the float64 update rule on its own gradients."""
     parameters = {name: before.state[name] for name in gradients}
     expected, slots = update_parameters(
-        optimizer,
+        update,
         parameters,
         gradients,
-        before.optimizer_state.slots,
+        _of_parameters(before.optimizer_state.slots, parameters),
         rate=rate,
         step=before.optimizer_state.step,
+        progress=progress,
     )
     worst = update_gap(
         after.state,
@@ -132,10 +164,16 @@ def rule_gap(
         before=before.state,
         gradients=gradients,
         rate=rate,
-        decays=optimizer.decoupled_decay > 0.0,
+        roundings=stored_roundings(update),
     )
     gaps = [worst, *(layer_gap(after.optimizer_state.slots[slot], slots[slot]) for slot in slots)]
     return max(gaps, key=lambda gap: gap.gap)
+
+
+def _of_parameters(slots: Mapping[str, State], parameters: State) -> dict[str, State]:
+    """Return slots without averages of buffers, which no update rule moves."""
+    averaged = {name: array for name, array in slots.get(AVERAGE, {}).items() if name in parameters}
+    return {**slots, AVERAGE: averaged} if AVERAGE in slots else dict(slots)
 
 
 def prefixed(worst: Worst, prefix: str) -> Worst:

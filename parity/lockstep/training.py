@@ -46,6 +46,7 @@ from parity.lockstep.loop import (
     evaluate,
     load_initial_state,
     model_spec,
+    scored_weights,
     total_steps,
     training_steps,
 )
@@ -150,7 +151,7 @@ class TrainingRun:
             settings.framework,
             self._spec,
             loss=recipe.loss,
-            optimizer=recipe.optimizer,
+            update=recipe.update,
             dtype=settings.dtype,
             memory_format=settings.memory_format,
             device=settings.device,
@@ -194,7 +195,8 @@ class TrainingRun:
 
     def _finish(self) -> dict[str, Any]:
         result = self._result()
-        replace_file(self.weights_path, self.net.save_weights)
+        with scored_weights(self.net, self.recipe.averaging):
+            replace_file(self.weights_path, self.net.save_weights)
         self._write_record("finished", result)
         return result
 
@@ -240,7 +242,8 @@ class TrainingRun:
             "train_accuracy": self._epoch.correct / self._epoch.images,
         }
         if epoch % self.recipe.evaluation.every_epochs == 0 or self._step == self.steps:
-            score = evaluate(self.net, self._stream)
+            with scored_weights(self.net, self.recipe.averaging):
+                score = evaluate(self.net, self._stream)
             row |= {"test_loss": score.loss, "test_accuracy": score.accuracy}
         row |= {
             "seconds": self._epoch.seconds,

@@ -11,6 +11,7 @@ from parity.spec.initializers import initializer
 
 StrideOffset = Literal["start", "end"]
 EpsilonPlacement = Literal["corrected", "uncorrected"]
+RootEpsilonPlacement = Literal["outside", "inside"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +77,30 @@ class Preset:
             gradient (torch).
         epsilon_placement: Adam's epsilon beside the root of the bias-corrected second moment
             (`corrected`) or of the raw one (`uncorrected`, "epsilon hat").
+        root_epsilon_placement: RMSprop's and Adagrad's epsilon beside the root (`outside`) or under
+            it (`inside`).
+        l2_in_loss: Whether a coupled penalty is a term of the loss (Keras's regularizers).
     """
 
     conventions: Conventions
     decay_scaled_by_lr: bool
     velocity_holds_lr: bool
     epsilon_placement: EpsilonPlacement
+    root_epsilon_placement: RootEpsilonPlacement
+    l2_in_loss: bool
 
-    def optimizer_forms(self) -> dict[str, bool | str]:
-        """Return the optimizer fields that this preset decides, by field name."""
+    def optimizer_forms(self, kind: str | None = None) -> dict[str, bool | str]:
+        """Return the optimizer fields that this preset decides, by field name.
+
+        Args:
+            kind: Of the update rule; RMSprop and Adagrad place epsilon in a way of their own.
+        """
+        is_root = kind in ("rmsprop", "adagrad")
         return {
             "decay_scaled_by_lr": self.decay_scaled_by_lr,
             "velocity_holds_lr": self.velocity_holds_lr,
-            "epsilon_placement": self.epsilon_placement,
+            "epsilon_placement": self.root_epsilon_placement if is_root else self.epsilon_placement,
+            "l2_in_loss": self.l2_in_loss,
         }
 
 
@@ -108,6 +120,8 @@ TORCH = Preset(
     decay_scaled_by_lr=True,
     velocity_holds_lr=False,
     epsilon_placement="corrected",
+    root_epsilon_placement="outside",
+    l2_in_loss=False,
 )
 
 # Same table, TensorFlow/Keras column. Unscaled decay is TensorFlow Addons' rule; the optimizers
@@ -127,6 +141,8 @@ KERAS = Preset(
     decay_scaled_by_lr=False,
     velocity_holds_lr=True,
     epsilon_placement="uncorrected",
+    root_epsilon_placement="inside",
+    l2_in_loss=True,
 )
 
 PRESETS: dict[str, Preset] = {"torch": TORCH, "keras": KERAS}

@@ -19,7 +19,16 @@ from typing import Any, Literal
 from parity.errors import RecipeError, SpecError, describe_nearest
 from parity.spec.conventions import PRESETS, Conventions
 from parity.spec.losses import LOSSES, LossSpec
-from parity.spec.optimizers import OPTIMIZERS, OptimizerSpec
+from parity.spec.optimizers import (
+    AVERAGINGS,
+    CLIPPINGS,
+    OPTIMIZERS,
+    AveragingSpec,
+    ClippingSpec,
+    Group,
+    OptimizerSpec,
+    Update,
+)
 from parity.spec.schedules import Schedule
 
 RECIPE_FOLDER = Path(__file__).parent.parent / "recipes"
@@ -78,6 +87,9 @@ class ResolvedRecipe:
         augment: Random crop and flip.
         loss: Loss and label smoothing.
         optimizer: Update rule with all its forms.
+        groups: Parameters whose rates differ from the rule's.
+        clipping: What is done to gradients first.
+        averaging: Average of the weights that is kept, and whether it is what is scored.
         schedule: Learning-rate factor over time.
         evaluation: When the test set is scored.
     """
@@ -93,6 +105,9 @@ class ResolvedRecipe:
     augment: Augment
     loss: LossSpec
     optimizer: OptimizerSpec
+    groups: tuple[Group, ...]
+    clipping: ClippingSpec
+    averaging: AveragingSpec
     schedule: Schedule
     evaluation: Evaluation
 
@@ -107,6 +122,16 @@ class ResolvedRecipe:
         if problems:
             raise SpecError(" ".join(problems))
 
+    @property
+    def update(self) -> Update:
+        """Everything between a batch's gradients and the next weights."""
+        return Update(
+            rule=self.optimizer,
+            groups=self.groups,
+            clipping=self.clipping,
+            averaging=self.averaging,
+        )
+
     def to_table(self) -> dict[str, Any]:
         """Return the recipe as nested plain tables, in the order of the fields."""
         return dataclasses.asdict(self)
@@ -119,9 +144,26 @@ class ResolvedRecipe:
 # Keys that a [data.NAME] table may replace: those that depend on the images.
 DATA_KEYS = ("model", "resolution", "epochs", "batch_size", "augment", "schedule", "evaluation")
 _HEADER = ("name", "description", "source")
-_TOP = ("model", "resolution", "epochs", "batch_size", "drop_last")
-_TABLES = ("conventions", "augment", "loss", "optimizer", "schedule", "evaluation")
+_TOP = ("model", "resolution", "epochs", "batch_size", "drop_last", "groups")
+_TABLES = (
+    "conventions",
+    "augment",
+    "loss",
+    "optimizer",
+    "clipping",
+    "averaging",
+    "schedule",
+    "evaluation",
+)
 
+
+# Key of a table -> what its `kind` may name.
+_KINDS: dict[str, Mapping[str, Any]] = {
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "clipping": CLIPPINGS,
+    "averaging": AVERAGINGS,
+}
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
@@ -197,13 +239,9 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
         RecipeError: If a key is missing or unknown, or a value has the wrong type or range.
     """
     values = dict(table)
-    for key, kinds in (("loss", LOSSES), ("optimizer", OPTIMIZERS)):
-        part = _require_table(values.get(key), where=where, key=key)
-        kind = part.get("kind")
-        if not isinstance(kind, str) or kind not in kinds:
-            message = f"{where}: {key}.kind must be one of {', '.join(kinds)}; got {kind!r}."
-            raise RecipeError(message)
-        values[key] = _build_table(kinds[kind], part, where=where, prefix=f"{key}.")
+    for key, kinds in _KINDS.items():
+        values[key] = _build_kind(kinds, values.get(key), where=where, key=key)
+    values["groups"] = _build_groups(values.get("groups"), where=where)
     simple = {
         "conventions": Conventions,
         "augment": Augment,
@@ -215,6 +253,34 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
         values[key] = _build_table(cls, part, where=where, prefix=f"{key}.")
     recipe: ResolvedRecipe = _build_table(ResolvedRecipe, values, where=where, prefix="")
     return recipe
+
+
+def _build_kind(kinds: Mapping[str, Any], value: object, *, where: str, key: str) -> Any:  # noqa: ANN401
+    """Return the spec that a table with a `kind` describes."""
+    part = _require_table(value, where=where, key=key)
+    kind = part.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        message = f"{where}: {key}.kind must be one of {', '.join(kinds)}; got {kind!r}."
+        raise RecipeError(message)
+    if "others" in part:  # the rule of the arrays that are not Muon's
+        others = _build_kind(kinds, part["others"], where=where, key=f"{key}.others")
+        part = {**part, "others": others}
+    return _build_table(kinds[kind], part, where=where, prefix=f"{key}.")
+
+
+def _build_groups(value: object, *, where: str) -> tuple[Group, ...]:
+    if not isinstance(value, list | tuple):
+        message = f"{where}: groups must be a list of tables, [] for none; got {value!r}."
+        raise RecipeError(message)
+    return tuple(
+        _build_table(
+            Group,
+            _require_table(table, where=where, key=f"groups[{index}]"),
+            where=where,
+            prefix=f"groups[{index}].",
+        )
+        for index, table in enumerate(value)
+    )
 
 
 def apply_overrides(recipe: ResolvedRecipe, overrides: Sequence[str]) -> ResolvedRecipe:
@@ -272,9 +338,8 @@ def _with_preset(table: Mapping[str, Any], name: str) -> dict[str, Any]:
         )
         raise RecipeError(message)
     preset = PRESETS[name]
-    forms = {
-        key: value for key, value in preset.optimizer_forms().items() if key in table["optimizer"]
-    }
+    known = preset.optimizer_forms(table["optimizer"].get("kind"))
+    forms = {key: value for key, value in known.items() if key in table["optimizer"]}
     return _merged(
         table, {"conventions": dataclasses.asdict(preset.conventions), "optimizer": forms}
     )
@@ -360,7 +425,8 @@ def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # no
             return None
         allowed = ", ".join(map(repr, choices))
         return f"{key} must be one of {allowed}; got {value!r} ({type(value).__name__})."
-    if isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint):
+    is_nested = isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint)
+    if is_nested or typing.get_origin(hint) is tuple:
         return None  # nested specs are built, and so checked, on their own
     if type(value) is hint:
         return None

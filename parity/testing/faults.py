@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from parity.errors import SpecError, describe_nearest
 from parity.rng import stream
 from parity.spec.conventions import Conventions
-from parity.spec.optimizers import OptimizerSpec
+from parity.spec.optimizers import NoClipping, OptimizerSpec, Update
 
 Array = NDArray[Any]
 ArrayFault = Callable[[Array, np.random.Generator], Array]
@@ -68,6 +68,21 @@ ARRAY_FAULTS: dict[str, ArrayFault] = {
     "through_float16": lambda array, _: array.astype(np.float16).astype(array.dtype),
 }
 
+_OTHER_PLACEMENT = {
+    "corrected": "uncorrected",
+    "uncorrected": "corrected",
+    "outside": "inside",
+    "inside": "outside",
+}
+_OTHER_MEMBERS = {
+    "filters": "filters_and_matrices",
+    "matrices": "filters_and_matrices",
+    "filters_and_matrices": "filters",
+}
+_OTHER_SCALE = {"none": "tall", "tall": "rms", "rms": "tall"}
+_OTHER_SCOPE = {"global_norm": "tensor_norm", "tensor_norm": "global_norm"}
+_OTHER_START = {"initial_weights": "first_move", "first_move": "initial_weights"}
+
 # Fault -> field and change.
 CONVENTION_FAULTS: dict[str, tuple[str, Change]] = {
     "conv_bias_flipped": ("conv_bias", lambda value: not value),
@@ -95,12 +110,81 @@ OPTIMIZER_FAULTS: dict[str, tuple[str, Change]] = {
     "beta1_through_float32": ("beta1", lambda value: float(np.float32(value))),
     "beta2_through_float32": ("beta2", lambda value: float(np.float32(value))),
     "epsilon_off": ("epsilon", lambda value: value * 1.001),
-    "epsilon_placement_flipped": (
-        "epsilon_placement",
-        lambda value: "uncorrected" if value == "corrected" else "corrected",
-    ),
+    "epsilon_placement_flipped": ("epsilon_placement", _OTHER_PLACEMENT.__getitem__),
+    "l2_in_loss_flipped": ("l2_in_loss", lambda value: not value),
+    "dampening_off": ("dampening", lambda value: value * 1.002),
+    "dampening_missing": ("dampening", lambda value: value * 0.0),
+    "amsgrad_flipped": ("amsgrad", lambda value: not value),
+    "square_decay_through_float32": ("square_decay", lambda value: float(np.float32(value))),
+    "centered_flipped": ("centered", lambda value: not value),
+    "initial_accumulator_off": ("initial_accumulator", lambda value: value * 1.001),
+    "rate_decay_off": ("rate_decay", lambda value: value * 1.001),
+    "final_rate_off": ("final_rate", lambda value: value * 1.001),
+    "gamma_off": ("gamma", lambda value: value * 1.001),
+    "amsbound_flipped": ("amsbound", lambda value: not value),
+    "decay_in_ratio_flipped": ("decay_in_ratio", lambda value: not value),
+    "adapts_undecayed_flipped": ("adapts_undecayed", lambda value: not value),
+    "greatest_ratio_off": ("greatest_ratio", lambda value: value * 1.001),
+    "trust_coefficient_off": ("trust_coefficient", lambda value: value * (1.0 + 1e-9)),
+    "norm_epsilon_off": ("norm_epsilon", lambda value: value * 1.5),
+    "least_norm_off": ("least_norm", lambda value: value * 1e3),
+    "velocity_averages_flipped": ("velocity_averages", lambda value: not value),
+    "members_other": ("members", _OTHER_MEMBERS.__getitem__),
+    "iterations_off": ("iterations", lambda value: value + 1),
+    "norm_clamped_flipped": ("norm_clamped", lambda value: not value),
+    "orthogonalized_in_bfloat16": ("orthogonalizes_in", lambda _: "bfloat16"),
+    "scale_other": ("scale", _OTHER_SCALE.__getitem__),
+    "rms_rate_off": ("rms_rate", lambda value: value * (1.0 + 1e-9)),
+    "renormalizes_flipped": ("renormalizes", lambda value: not value),
+    "others_off": ("others", lambda rule: dataclasses.replace(rule, lr=rule.lr * 1.001)),
 }
 SPEC_FAULTS = CONVENTION_FAULTS | OPTIMIZER_FAULTS
+
+
+def _changed(field: str, change: Change) -> Change:
+    """Return a change of one field of a spec that has it."""
+
+    def apply(spec: Any) -> Any:  # noqa: ANN401  # clipping, averaging or group
+        if not hasattr(spec, field):
+            message = f"{type(spec).__name__} has no field {field!r}."
+            raise SpecError(message)
+        return dataclasses.replace(spec, **{field: change(getattr(spec, field))})
+
+    return apply
+
+
+def _of_first_group(change: Change) -> Change:
+    return lambda groups: (change(groups[0]), *groups[1:]) if groups else groups
+
+
+# Fault -> part of an `Update`, and change of that part.
+UPDATE_FAULTS: dict[str, tuple[str, Change]] = {
+    "clipping_removed": ("clipping", lambda _: NoClipping()),
+    "clipping_limit_off": ("clipping", _changed("limit", lambda value: value * (1.0 + 1e-9))),
+    "clipping_epsilon_off": ("clipping", _changed("epsilon", lambda value: value * 1.001)),
+    "clipping_scope_flipped": (
+        "clipping",
+        _changed("kind", lambda kind: _OTHER_SCOPE.get(kind, kind)),
+    ),
+    "groups_removed": ("groups", lambda _: ()),
+    "group_members_other": (
+        "groups",
+        _of_first_group(_changed("members", lambda value: "bias" if value != "bias" else "norm")),
+    ),
+    "group_lr_factor_off": (
+        "groups",
+        _of_first_group(_changed("lr_factor", lambda value: value * (1.0 + 1e-9))),
+    ),
+    "group_decay_factor_off": (
+        "groups",
+        _of_first_group(_changed("decay_factor", lambda value: value + 0.002)),
+    ),
+    "average_decay_off": ("averaging", _changed("decay", lambda value: value * (1.0 - 1e-9))),
+    "average_period_off": ("averaging", _changed("every", lambda value: value + 1)),
+    "average_start_flipped": ("averaging", _changed("starts_at", _OTHER_START.__getitem__)),
+    "slow_rate_off": ("averaging", _changed("slow_rate", lambda value: value * (1.0 - 1e-9))),
+    "average_power_off": ("averaging", _changed("power", lambda value: value * (1.0 + 1e-9))),
+}
 
 _Row = TypeVar("_Row")
 
@@ -149,8 +233,24 @@ def seed_spec_fault(name: str, spec: SpecType) -> SpecType:
     return dataclasses.replace(spec, **{field: change(value)})
 
 
+def seed_update_fault(name: str, update: Update) -> Update:
+    """Return the update with that fault of `UPDATE_FAULTS`.
+
+    Raises:
+        SpecError: If there is no such fault, or it cannot change this update.
+    """
+    part, change = _fault(name, UPDATE_FAULTS)
+    present = getattr(update, part)
+    changed = change(present)
+    if changed == present:
+        message = f"fault {name!r} does not apply: it leaves {part} = {present!r} as it is."
+        raise SpecError(message)
+    return dataclasses.replace(update, **{part: changed})
+
+
 # Every fault by name, as a function of an array or of a spec.
 FAULTS: dict[str, Callable[[Any], Any]] = {
     **{name: functools.partial(seed_array_fault, name) for name in ARRAY_FAULTS},
     **{name: functools.partial(seed_spec_fault, name) for name in SPEC_FAULTS},
+    **{name: functools.partial(seed_update_fault, name) for name in UPDATE_FAULTS},
 }

@@ -11,8 +11,10 @@ from parity.spec.optimizers import Adam, Sgd
 SGD = Sgd(
     lr=0.1,
     momentum=0.9,
+    dampening=0.0,
     nesterov=False,
     l2=0.0,
+    l2_in_loss=False,
     decoupled_decay=0.0,
     decay_scaled_by_lr=True,
     velocity_holds_lr=False,
@@ -23,7 +25,9 @@ ADAM = Adam(
     beta2=0.999,
     epsilon=1e-8,
     epsilon_placement="corrected",
+    amsgrad=False,
     l2=0.0,
+    l2_in_loss=False,
     decoupled_decay=0.0,
     decay_scaled_by_lr=True,
 )

@@ -13,7 +13,8 @@ from parity.rng import stream
 from parity.spec.conventions import Conventions
 from parity.spec.initializers import INITIALIZERS
 from parity.spec.models import ResNetSpec
-from parity.spec.optimizers import Adam, OptimizerSpec, Sgd
+from parity.spec.optimizers import Adam, OptimizerSpec, Sgd, Update
+from parity.testing.updates import UPDATES
 
 _SEEDS = st.integers(0, 2**32 - 1)
 
@@ -54,6 +55,14 @@ def optimizer_specs() -> st.SearchStrategy[OptimizerSpec]:
     return st.one_of(_sgd_specs(), _adam_specs())
 
 
+def updates() -> st.SearchStrategy[Update]:
+    """Return a strategy of updates: any form of SGD and Adam, or a row of the table of updates."""
+    return st.one_of(
+        optimizer_specs().map(lambda rule: Update(rule=rule)),
+        st.sampled_from(list(UPDATES.values())),
+    )
+
+
 def images(spec: ResNetSpec, n: int) -> st.SearchStrategy[NDArray[np.float32]]:
     """Return a strategy of `n` normal images `(n, c, h, w)` for that model, float32."""
     shape = (n, spec.in_channels, *spec.input_size)
@@ -65,6 +74,7 @@ def images(spec: ResNetSpec, n: int) -> st.SearchStrategy[NDArray[np.float32]]:
 def _decays() -> dict[str, st.SearchStrategy[Any]]:
     return {
         "lr": st.sampled_from((0.001, 0.05, 0.1)),
+        "l2_in_loss": st.booleans(),
         "l2": st.sampled_from((0.0, 5e-4, 0.02)),
         "decoupled_decay": st.sampled_from((0.0, 5e-4, 0.02)),
         "decay_scaled_by_lr": st.booleans(),
@@ -74,12 +84,15 @@ def _decays() -> dict[str, st.SearchStrategy[Any]]:
 @st.composite
 def _sgd_specs(draw: st.DrawFn) -> Sgd:
     momentum = draw(st.sampled_from((0.0, 0.5, 0.9)))
+    dampening = draw(st.sampled_from((0.0, 0.0, 0.3)))
     return draw(
         st.builds(
             Sgd,
             momentum=st.just(momentum),
-            # The spec refuses Nesterov without momentum: there is nothing to look ahead along.
-            nesterov=st.booleans() if momentum else st.just(False),  # noqa: FBT003  # a value
+            # The spec refuses Nesterov without momentum, where there is nothing to look ahead
+            # along, and with dampening.
+            nesterov=st.booleans() if momentum and not dampening else st.just(False),  # noqa: FBT003  # a value
+            dampening=st.just(dampening),
             velocity_holds_lr=st.booleans(),
             **_decays(),
         )
@@ -93,5 +106,6 @@ def _adam_specs() -> st.SearchStrategy[Adam]:
         beta2=st.sampled_from((0.5, 0.99, 0.999)),
         epsilon=st.sampled_from((1e-8, 1e-7, 1e-3)),
         epsilon_placement=st.sampled_from(("corrected", "uncorrected")),
+        amsgrad=st.booleans(),
         **_decays(),
     )

@@ -68,14 +68,14 @@ def test_equal_states_have_no_gap():
     assert (worst.gap, worst.where) == (0.0, "")
 
 
-def gap_of_updates(candidate, reference, *, before, gradient=1.0, rate=0.1, decays=False):
+def gap_of_updates(candidate, reference, *, before, gradient=1.0, rate=0.1, roundings=0.0):
     return update_gap(
         state(a__w=[candidate]),
         state(a__w=[reference]),
         before=state(a__w=[before]),
         gradients=state(a__w=[gradient]),
         rate=rate,
-        decays=decays,
+        roundings=roundings,
     ).gap
 
 
@@ -93,7 +93,7 @@ def test_update_gap_allows_decay_one_more_rounding():
     four_ulp = 1.0 + 4 * np.spacing(1.0)
 
     assert gap_of_updates(four_ulp, 1.0, before=1.0 + 1e-13) > 0.0
-    assert gap_of_updates(four_ulp, 1.0, before=1.0 + 1e-13, decays=True) == 0.0
+    assert gap_of_updates(four_ulp, 1.0, before=1.0 + 1e-13, roundings=1.0) == 0.0
 
 
 def test_update_gap_floors_its_scale_at_the_rate_times_the_gradient():

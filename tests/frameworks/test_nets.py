@@ -11,6 +11,7 @@ from parity.rng import stream
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.losses import CrossEntropy, build_targets
 from parity.spec.models import resnet_spec
+from parity.spec.optimizers import Update
 from parity.testing import specs
 from parity.testing.assertions import assert_identical
 
@@ -42,7 +43,7 @@ def tiny_batch(spec, *, seed=0, size=5):
 
 @pytest.fixture(params=FRAMEWORKS)
 def net(request):
-    built = build_twin(request.param, tiny_spec(), optimizer=specs.ADAM, dtype="float64")
+    built = build_twin(request.param, tiny_spec(), update=Update(rule=specs.ADAM), dtype="float64")
     built.load_state(initial_state(tiny_spec(), seed=0))
     return built
 

@@ -17,7 +17,7 @@ from conversion.keras_groups import GROUP_STEMS, KERAS_CLASSES
 from conversion.layouts import LAYOUTS
 from parity.data.table import DATASETS
 from parity.reference import layers as reference_layers
-from parity.reference import optimizers as reference_optimizers
+from parity.reference.optimizers import STEPS
 from parity.spec import layers as spec_layers
 from parity.spec.conventions import TORCH, Conventions
 from parity.spec.models import resnet_spec
@@ -25,6 +25,7 @@ from parity.spec.optimizers import OPTIMIZERS, OptimizerSpec
 from parity.spec.recipe import RECIPE_FOLDER, load_recipe, read_toml, recipe_names
 from parity.testing import cases
 from parity.testing.faults import CONVENTION_FAULTS, OPTIMIZER_FAULTS
+from parity.testing.updates import UPDATES
 
 ROOT = Path(__file__).parents[2]
 KERAS_NET = ROOT / "parity/frameworks/keras_net.py"
@@ -73,6 +74,15 @@ def in_twin(twin, file, name):
     return name in defined_names(ROOT / twin / file)
 
 
+def kind_of(cls):
+    return getattr(cls, "kind", cls.__name__.lower())
+
+
+def has_step(twin, cls):
+    files = (ROOT / twin / "optimizers").glob("*.py")
+    return f"{kind_of(cls)}_step" in set().union(*map(defined_names, files))
+
+
 LAYER_PLACES = {
     "parity/reference/layers: the layer and its `_backward`": has_reference,
     "models_torch/layers.py: a function": lambda layer: in_twin(
@@ -85,15 +95,12 @@ LAYER_PLACES = {
     "parity/testing/cases.py: a table of cases": has_cases,
 }
 OPTIMIZER_PLACES = {
-    "parity/spec/optimizers.py: a member of OptimizerSpec": lambda cls: cls in FORMS,
-    "parity/reference/optimizers.py: an update rule": lambda cls: hasattr(
-        reference_optimizers, f"_{snake_case(cls.__name__)}_step"
-    ),
-    "models_torch/optimizers.py: a class": lambda cls: in_twin(
-        "models_torch", "optimizers.py", cls.__name__
-    ),
-    "models_keras/optimizers.py: a class": lambda cls: in_twin(
-        "models_keras", "optimizers.py", cls.__name__
+    "parity/spec/optimizers: a member of OptimizerSpec": lambda cls: cls in FORMS,
+    "parity/reference/optimizers: a step": lambda cls: kind_of(cls) in STEPS,
+    "models_torch/optimizers: a step": lambda cls: has_step("models_torch", cls),
+    "models_keras/optimizers: a step": lambda cls: has_step("models_keras", cls),
+    "parity/testing/updates.py: a row": lambda cls: any(
+        type(update.rule) is cls for update in UPDATES.values()
     ),
     "parity/testing/faults.py: a fault for every field": lambda cls: (
         not unfaulted(cls, OPTIMIZER_FAULTS)
@@ -199,10 +206,3 @@ def test_format_files_all_have_a_row():
     formats = {module.FORMAT.name for module in modules if hasattr(module, "FORMAT")}
 
     assert formats == {row.name for row in FORMATS.values()}
-
-
-@pytest.mark.parametrize("name", recipe_names())
-def test_slots_of_an_optimizer_have_a_home_in_keras(name):
-    slots = load_recipe(name, data="digits").optimizer.slot_names()
-
-    assert set(slots) <= literal(KERAS_NET, "_SLOT_ATTRIBUTES").keys()

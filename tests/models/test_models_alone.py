@@ -13,6 +13,7 @@ from parity.data.digits import load_digits
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.initializers import Zeros, initializer
 from parity.spec.losses import CrossEntropy
+from parity.spec.optimizers import Update
 from parity.testing import specs
 from parity.testing.assertions import assert_close, assert_identical
 
@@ -72,7 +73,7 @@ def test_torch_module_learns_in_a_plain_loop(digits, rule):
     torch.manual_seed(0)
     model = models_torch.resnet(SPEC).train()
     loss_fn = models_torch.build_loss(LOSS)
-    optimizer = models_torch.build_optimizer(rule, model=model)
+    optimizer = models_torch.build_optimizer(Update(rule=rule), model=model)
     losses = []
     for start in [*range(0, 256, 32)] * EPOCHS:
         optimizer.zero_grad()
@@ -191,7 +192,7 @@ def compiled_model(keras, rule, spec=SPEC):
 
     model = models_keras.resnet(spec)
     model.compile(
-        optimizer=models_keras.build_optimizer(rule, model=model),
+        optimizer=models_keras.build_optimizer(Update(rule=rule), model=model),
         loss=models_keras.build_loss(LOSS),
     )
     return model

@@ -4,6 +4,7 @@ Fixtures:
     stock: Runs stock layers and compares them with the reference; Keras computes in float64 for the
         whole module that asks for it.
     float64_keras: Keras in float64 while a module's tests run.
+    faults_counted: What was seeded -> how many faults were caught and missed; printed at the end.
 """
 
 import contextlib
@@ -127,3 +128,20 @@ def float64_keras():
     importlib.import_module("keras")  # the context sets what is loaded
     with runtime.precision("float64"):
         yield
+
+
+_FAULTS = pytest.StashKey()
+
+
+def pytest_configure(config):
+    config.stash[_FAULTS] = {}
+
+
+@pytest.fixture
+def faults_counted(request):
+    return request.config.stash[_FAULTS]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for subject, (caught, missed) in config.stash[_FAULTS].items():
+        terminalreporter.write_line(f"faults of {subject} caught: {caught} of {caught + missed}")

@@ -52,12 +52,12 @@ def test_optimizer_spec_lists_all_wrong_values_at_once():
 
 
 def test_sgd_without_momentum_keeps_no_array():
-    assert dataclasses.replace(SGD, momentum=0.0, nesterov=False).slot_names() == ()
+    assert dataclasses.replace(SGD, momentum=0.0, nesterov=False).initial_slots() == {}
 
 
 def test_optimizer_slots_have_the_names_of_torch():
-    assert SGD.slot_names() == ("momentum_buffer",)
-    assert ADAM.slot_names() == ("exp_avg", "exp_avg_sq")
+    assert SGD.initial_slots() == {"momentum_buffer": 0.0}
+    assert ADAM.initial_slots() == {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,9 @@ OTHER_VALUES = {
     "optimizer.decoupled_decay": 0.1,
     "optimizer.decay_scaled_by_lr": False,
     "optimizer.velocity_holds_lr": True,
+    "optimizer.dampening": 0.1,
+    "optimizer.l2_in_loss": True,
+    "groups": [{"members": "norm", "lr_factor": 2.0, "decay_factor": 0.0}],
     "schedule.kind": "linear",
     "schedule.unit": "step",
     "schedule.warmup_epochs": 1.0,
@@ -58,7 +61,12 @@ OTHER_VALUES = {
     "evaluation.every_epochs": 2,
     "evaluation.batch_size": 250,
 }
-KINDS = {"loss.kind", "optimizer.kind"}  # another kind brings other keys
+KINDS = {
+    "loss.kind",
+    "optimizer.kind",
+    "clipping.kind",
+    "averaging.kind",
+}  # another kind brings other keys
 
 
 def leaf_keys(table, prefix=""):
@@ -105,8 +113,10 @@ def test_best_sgd_is_the_published_training_on_cifar10():
     assert recipe.optimizer == Sgd(
         lr=0.1,
         momentum=0.9,
+        dampening=0.0,
         nesterov=False,
         l2=5e-4,
+        l2_in_loss=False,
         decoupled_decay=0.0,
         decay_scaled_by_lr=True,
         velocity_holds_lr=False,
@@ -205,7 +215,10 @@ def test_override_leaves_the_table_it_was_given():
         ("optimizer.momentum=1.5", r"optimizer: momentum must be in \[0, 1\); got 1.5"),
         ("schedule.kind=step", r"schedule.kind must be one of 'constant', .*; got 'step'"),
         ("conventions.bn_variance_correction=true", "must be one of 0, 1; got True"),
-        ("optimizer.kind=lion", "optimizer.kind must be one of sgd, adam; got 'lion'"),
+        (
+            "optimizer.kind=lion",
+            "optimizer.kind must be one of sgd, lars, muon, adam, .*; got 'lion'",
+        ),
         ("optimizer.kind=adam", r"keys missing \(optimizer.beta1, optimizer.beta2"),
         ("augment.crop_px=-1", "augment.crop_px must be >= 0; got -1"),
         ("evaluation.batch_size=0", "evaluation.batch_size must be >= 1; got 0"),

@@ -14,13 +14,26 @@ from parity.testing.faults import (
     CONVENTION_FAULTS,
     FAULTS,
     OPTIMIZER_FAULTS,
+    UPDATE_FAULTS,
     seed_array_fault,
     seed_spec_fault,
+    seed_update_fault,
 )
+from parity.testing.updates import UPDATES
 
 SQUARE = np.arange(2.0, 38.0).reshape(2, 2, 3, 3) / 7.0
 SGD = dataclasses.replace(specs.SGD, nesterov=True, l2=5e-4, decoupled_decay=0.02)
 ADAM = dataclasses.replace(specs.ADAM, l2=5e-4, decoupled_decay=0.02)
+RULES = [SGD, ADAM, *(update.rule for update in UPDATES.values())]
+
+
+def changes(seed, name, subject):
+    """Return whether a fault applies to a rule or update."""
+    try:
+        seed(name, subject)
+    except SpecError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("name", ARRAY_FAULTS)
@@ -74,12 +87,35 @@ def test_convention_fault_changes_one_field(name, conventions):
 @pytest.mark.parametrize("name", OPTIMIZER_FAULTS)
 def test_optimizer_fault_changes_one_field(name):
     field, _ = OPTIMIZER_FAULTS[name]
-    spec = SGD if hasattr(SGD, field) else ADAM
+    rules = [rule for rule in RULES if changes(seed_spec_fault, name, rule)]
 
-    faulty = seed_spec_fault(name, spec)
+    assert rules
+    for rule in rules:
+        faulty = seed_spec_fault(name, rule)
+        assert faulty == dataclasses.replace(rule, **{field: getattr(faulty, field)})
+        assert getattr(faulty, field) != getattr(rule, field)
 
-    assert faulty == dataclasses.replace(spec, **{field: getattr(faulty, field)})
-    assert getattr(faulty, field) != getattr(spec, field)
+
+@pytest.mark.parametrize("name", UPDATE_FAULTS)
+def test_update_fault_changes_one_part(name):
+    part, _ = UPDATE_FAULTS[name]
+    touched = [update for update in UPDATES.values() if changes(seed_update_fault, name, update)]
+
+    assert touched
+    for update in touched:
+        faulty = seed_update_fault(name, update)
+        assert faulty == dataclasses.replace(update, **{part: getattr(faulty, part)})
+        assert getattr(faulty, part) != getattr(update, part)
+
+
+def test_update_fault_is_refused_where_there_is_no_such_part():
+    with pytest.raises(SpecError, match="NoClipping has no field 'limit'"):
+        seed_update_fault("clipping_limit_off", UPDATES["adam"])
+
+
+def test_update_fault_is_refused_where_it_changes_nothing():
+    with pytest.raises(SpecError, match=r"it leaves groups = \(\) as it is"):
+        seed_update_fault("groups_removed", UPDATES["adam"])
 
 
 def test_spec_fault_is_refused_where_the_spec_has_no_such_field():
@@ -99,4 +135,4 @@ def test_fault_table_holds_functions_by_name(name):
     subject = SQUARE if name in ARRAY_FAULTS else TORCH.conventions
 
     assert FAULTS[name](subject) is not subject
-    assert set(FAULTS) == {*ARRAY_FAULTS, *CONVENTION_FAULTS, *OPTIMIZER_FAULTS}
+    assert set(FAULTS) == {*ARRAY_FAULTS, *CONVENTION_FAULTS, *OPTIMIZER_FAULTS, *UPDATE_FAULTS}

@@ -72,7 +72,7 @@ class JaxEngine:
     ) -> Arrays:
         def loss_of(parameters: Arrays) -> Arrays:
             logits, moved = self._forward(parameters, buffers, images, training=True)
-            return self._loss(targets, logits), (logits, moved)
+            return self._loss(targets, logits, parameters), (logits, moved)
 
         (loss, (logits, moved)), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters)
         return loss, logits, moved, gradients

@@ -47,7 +47,7 @@ class TensorflowEngine:
     def _backward(self, images: Any, targets: Any) -> tuple[Any, Any, list[Any]]:  # noqa: ANN401  # tensors
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
-            loss = self._loss(targets, logits)
+            loss = self._loss(targets, logits, self._model.trainable_variables)
         return loss, logits, tape.gradient(loss, self._model.trainable_variables)
 
     def _step(self, *, with_gradients: bool) -> Any:  # noqa: ANN401  # a function of tensors

@@ -49,7 +49,7 @@ class TorchEngine:
     def _backward(self, images: Array, targets: Array) -> tuple[Any, Any, list[Any]]:
         self._model.zero_grad()
         logits = self._model(torch.from_numpy(images), training=True)
-        loss = self._loss(torch.from_numpy(targets), logits)
+        loss = self._loss(torch.from_numpy(targets), logits, self._model.trainable_variables)
         loss.backward()
         return loss, logits, [variable.value.grad for variable in self._model.trainable_variables]
 

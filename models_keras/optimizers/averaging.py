@@ -1,0 +1,52 @@
+"""Averages of a model's weights. Mirrors `models_torch.optimizers.averaging`."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from parity.spec.optimizers import STAY, AveragingSpec, NoAveraging, average_move
+
+
+class Average:
+    """A running copy of a model's weights, as `parity.spec.optimizers.averaging` states it.
+
+    Attributes:
+        arrays: Averages by the variable's path; empty where the spec has none.
+    """
+
+    def __init__(self, spec: AveragingSpec, *, model: keras.Model) -> None:
+        """Start from the present weights of `model`."""
+        self._spec = spec
+        averaged = [] if isinstance(spec, NoAveraging) else _averaged_variables(spec, model)
+        self._variables = {variable.path: variable for variable in averaged}
+        self.arrays = {
+            # A tensor, not `variable.value`: on tensorflow that would share its memory.
+            path: keras.Variable(
+                ops.convert_to_tensor(variable), dtype=variable.dtype, trainable=False
+            )
+            for path, variable in self._variables.items()
+        }
+
+    def start(self) -> None:
+        """Copy the present weights."""
+        for path, variable in self._variables.items():
+            self.arrays[path].assign(ops.convert_to_tensor(variable))
+
+    def update(self, *, count: int, progress: float) -> None:
+        """Move the averages after update `count`, from 1; `progress` of all updates are made."""
+        move = average_move(self._spec, count=count, progress=progress)
+        if move == STAY:
+            return
+        for path, variable in self._variables.items():
+            average = self.arrays[path]
+            present = ops.convert_to_tensor(variable)
+            average.assign(ops.convert_to_tensor(average) * move.keep + present * (1.0 - move.keep))
+            if move.writes_back:
+                variable.assign(ops.convert_to_tensor(average))
+
+
+def _averaged_variables(spec: AveragingSpec, model: keras.Model) -> list[Any]:
+    if spec.holds_buffers():
+        return [*model.trainable_variables, *model.non_trainable_variables]
+    return list(model.trainable_variables)
