@@ -13,6 +13,7 @@ from parity.testing.faults import (
     ARRAY_FAULTS,
     CONVENTION_FAULTS,
     FAULTS,
+    LOSS_FAULTS,
     OPTIMIZER_FAULTS,
     seed_array_fault,
     seed_spec_fault,
@@ -99,4 +100,4 @@ def test_fault_table_holds_functions_by_name(name):
     subject = SQUARE if name in ARRAY_FAULTS else TORCH.conventions
 
     assert FAULTS[name](subject) is not subject
-    assert set(FAULTS) == {*ARRAY_FAULTS, *CONVENTION_FAULTS, *OPTIMIZER_FAULTS}
+    assert set(FAULTS) == {*ARRAY_FAULTS, *CONVENTION_FAULTS, *OPTIMIZER_FAULTS, *LOSS_FAULTS}
