@@ -33,7 +33,8 @@ class _SummedBinaryCrossentropy(keras.losses.Loss):
     """Sum over images and classes: the stock loss averages over classes whatever the reduction."""
 
     def __init__(self) -> None:
-        super().__init__(reduction="sum")
+        # Named here: tensorflow's graphs refuse the name that Keras makes of a private class.
+        super().__init__(name="summed_binary_crossentropy", reduction="sum")
 
     def call(self, y_true: Any, y_pred: Any) -> Any:  # noqa: ANN401  # tensors of any backend
         return keras.ops.binary_crossentropy(y_true, y_pred, from_logits=True)
