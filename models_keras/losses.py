@@ -9,7 +9,7 @@ from parity.spec.losses import BinaryCrossEntropy, CrossEntropy, LossSpec
 _REDUCTIONS = {"mean": "sum_over_batch_size", "sum": "sum"}
 
 
-class ViewConsistencyLoss(keras.losses.Loss):
+class TwoViewCrossEntropyLoss(keras.losses.Loss):
     """`parity.spec.losses.TwoViewCrossEntropy`: views in the two halves of the batch."""
 
     def __init__(self, *, weight: float, reduction: str) -> None:
@@ -53,4 +53,4 @@ def build_loss(spec: LossSpec) -> keras.losses.Loss:
         if spec.reduction == "sum":
             return _SummedBinaryCrossentropy()
         return keras.losses.BinaryCrossentropy(from_logits=True)
-    return ViewConsistencyLoss(weight=spec.consistency_weight, reduction=spec.reduction)
+    return TwoViewCrossEntropyLoss(weight=spec.consistency_weight, reduction=spec.reduction)

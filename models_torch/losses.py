@@ -11,7 +11,7 @@ from parity.spec.losses import BinaryCrossEntropy, CrossEntropy, LossSpec
 _REDUCTIONS = {"mean": torch.mean, "sum": torch.sum}
 
 
-class ViewConsistencyLoss(nn.Module):
+class TwoViewCrossEntropyLoss(nn.Module):
     """`parity.spec.losses.TwoViewCrossEntropy`: views in the two halves of the batch."""
 
     def __init__(self, *, weight: float, reduction: str) -> None:
@@ -36,4 +36,4 @@ def build_loss(spec: LossSpec) -> Callable[[Tensor, Tensor], Tensor]:
         return nn.CrossEntropyLoss(reduction=spec.reduction)
     if isinstance(spec, BinaryCrossEntropy):
         return nn.BCEWithLogitsLoss(reduction=spec.reduction)
-    return ViewConsistencyLoss(weight=spec.consistency_weight, reduction=spec.reduction)
+    return TwoViewCrossEntropyLoss(weight=spec.consistency_weight, reduction=spec.reduction)
