@@ -17,7 +17,7 @@ from parity.data.dataset import Dataset
 from parity.errors import DataError
 from parity.frameworks.net import Batch
 from parity.rng import stream
-from parity.spec.losses import build_targets
+from parity.spec.losses import LossSpec, TwoViewCrossEntropy, build_targets, evaluation_loss
 from parity.spec.recipe import ResolvedRecipe
 
 START_DIGEST = "0" * 64
@@ -134,20 +134,14 @@ class BatchStream:
         return DrawnBatch(images=images, labels=self.dataset.train_labels[samples])
 
     def finish(self, drawn: DrawnBatch) -> Batch:
-        """Return the batch with normalized images and the loss's target distributions."""
-        return Batch(
-            images=normalize_images(drawn.images, self._table),
-            labels=drawn.labels,
-            targets=build_targets(
-                self.recipe.loss, drawn.labels, classes=len(self.dataset.classes)
-            ),
-        )
+        """Return the batch with normalized images and the loss's targets."""
+        return self._finish(drawn, self.recipe.loss)
 
     def test_batches(self) -> Iterator[Batch]:
         """Yield the test set in its own order, `evaluation.batch_size` images at a time.
 
-        Nothing is augmented. Targets are those of the recipe's loss, label smoothing included, so
-        training and test loss compare.
+        Nothing is augmented. Targets are those of `evaluation_loss`: the recipe's own where it
+        trains on a cross-entropy.
         """
         yield from self.evaluation_batches(
             self.dataset.test_images,
@@ -159,9 +153,17 @@ class BatchStream:
         self, images: NDArray[np.uint8], labels: NDArray[np.int64], *, batch_size: int
     ) -> Iterator[Batch]:
         """Yield `images` in order, normalized, `batch_size` at a time; the last may be fewer."""
+        loss = evaluation_loss(self.recipe.loss)
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
-            yield self.finish(DrawnBatch(images=images[part], labels=labels[part]))
+            yield self._finish(DrawnBatch(images=images[part], labels=labels[part]), loss)
+
+    def _finish(self, drawn: DrawnBatch, loss: LossSpec) -> Batch:
+        return Batch(
+            images=normalize_images(drawn.images, self._table),
+            labels=drawn.labels,
+            targets=build_targets(loss, drawn.labels, classes=len(self.dataset.classes)),
+        )
 
     def _draw_epoch(self, epoch: int) -> _EpochDraws:
         if self._draws is None or self._draws.epoch != epoch:
@@ -182,6 +184,11 @@ def _describe_misfit(dataset: Dataset, recipe: ResolvedRecipe) -> list[str]:
         problems.append(
             f"expected images of {recipe.resolution} pixels a side; got {side}. "
             f"Load it with resolution={recipe.resolution}."
+        )
+    if isinstance(recipe.loss, TwoViewCrossEntropy):
+        problems.append(
+            f"loss.kind {recipe.loss.kind!r} compares two views of each image; the batches of a "
+            "recipe hold one. Choose another loss."
         )
     if recipe.augment.crop_px >= side:
         problems.append(

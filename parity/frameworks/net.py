@@ -23,7 +23,7 @@ class Batch:
     Attributes:
         images: `(n, h, w, c)` float32, normalized.
         labels: `(n,)` integers.
-        targets: `(n, classes)` float64 target distributions.
+        targets: `(n, classes)` float64, from `parity.spec.losses.build_targets`.
     """
 
     images: NDArray[np.float32]

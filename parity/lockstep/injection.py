@@ -10,6 +10,7 @@ from parity.spec.conventions import Conventions
 from parity.spec.layers import BatchNorm2d, Conv2d
 from parity.spec.models import ResNetSpec
 from parity.spec.recipe import ResolvedRecipe, apply_overrides
+from parity.spec.schedules import is_constant
 
 _FIELDS: dict[type, tuple[str, ...]] = {
     Conv2d: ("stride_offset",),
@@ -110,7 +111,7 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
     if field == "decay_scaled_by_lr":
         if recipe.optimizer.decoupled_decay == 0.0:
             return "this recipe has no decoupled decay (optimizer.decoupled_decay = 0.0)"
-        if recipe.schedule.kind == "constant" and recipe.schedule.warmup_epochs == 0.0:
+        if is_constant(recipe.schedule):
             return "under a constant schedule the current rate is the base rate"
     if field == "stride_offset" and all(_pads_agree(size, conv) for size, conv in _strided(spec)):
         return f"with {_describe_size(spec)} inputs every strided window has the same padding"

@@ -42,7 +42,7 @@ class Evaluation:
     """A net's score on the test set.
 
     Attributes:
-        loss: Mean loss an image, on the recipe's targets.
+        loss: Mean cross-entropy an image, under `parity.spec.losses.evaluation_loss`.
         accuracy: Share of images whose largest logit is the label's.
     """
 

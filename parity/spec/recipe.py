@@ -29,7 +29,8 @@ from parity.spec.optimizers import (
     OptimizerSpec,
     Update,
 )
-from parity.spec.schedules import Schedule
+from parity.spec.schedules import SCHEDULES
+from parity.spec.warmup import Schedule
 
 RECIPE_FOLDER = Path(__file__).parent.parent / "recipes"
 
@@ -134,7 +135,8 @@ class ResolvedRecipe:
 
     def to_table(self) -> dict[str, Any]:
         """Return the recipe as nested plain tables, in the order of the fields."""
-        return dataclasses.asdict(self)
+        table: dict[str, Any] = _with_lists(dataclasses.asdict(self))
+        return table
 
     def digest(self) -> str:
         """Return the SHA-256 of the resolved tables as JSON text."""
@@ -163,6 +165,7 @@ _KINDS: dict[str, Mapping[str, Any]] = {
     "optimizer": OPTIMIZERS,
     "clipping": CLIPPINGS,
     "averaging": AVERAGINGS,
+    "schedule": SCHEDULES,
 }
 
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -245,7 +248,6 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
     simple = {
         "conventions": Conventions,
         "augment": Augment,
-        "schedule": Schedule,
         "evaluation": Evaluation,
     }
     for key, cls in simple.items():
@@ -345,6 +347,12 @@ def _with_preset(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     )
 
 
+def _with_lists(value: Any) -> Any:  # noqa: ANN401  # a nest of tables and values
+    if isinstance(value, Mapping):
+        return {key: _with_lists(part) for key, part in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _leaf_keys(table: Mapping[str, Any], prefix: str = "") -> list[str]:
     keys = []
     for key, value in table.items():
@@ -407,7 +415,9 @@ def _build_table(cls: type, table: Mapping[str, Any], *, where: str, prefix: str
         message = f"{where}: " + " ".join(problems)
         raise RecipeError(message)
     try:
-        return cls(**table)
+        return cls(
+            **{key: tuple(part) if type(part) is list else part for key, part in table.items()}
+        )
     except SpecError as error:
         message = f"{where}: {error}"
         raise RecipeError(message) from error
@@ -425,10 +435,19 @@ def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # no
             return None
         allowed = ", ".join(map(repr, choices))
         return f"{key} must be one of {allowed}; got {value!r} ({type(value).__name__})."
-    is_nested = isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint)
-    if is_nested or typing.get_origin(hint) is tuple:
+    if typing.get_origin(hint) is tuple:
+        return _describe_wrong_list(key, value, typing.get_args(hint)[0])
+    if isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint):
         return None  # nested specs are built, and so checked, on their own
     if type(value) is hint:
         return None
     fix = f" Write {float(value)!r}." if hint is float and type(value) is int else ""
     return f"{key} must be a {hint.__name__}; got {value!r} ({type(value).__name__}).{fix}"
+
+
+def _describe_wrong_list(key: str, value: object, hint: type) -> str | None:
+    if dataclasses.is_dataclass(hint):
+        return None  # built, and so checked, on their own
+    if type(value) is list and all(type(part) is hint for part in value):
+        return None
+    return f"{key} must be a list of {hint.__name__}; got {value!r} ({type(value).__name__})."

@@ -1,70 +1,88 @@
-"""Learning-rate schedules: one factor per step, computed once and handed to every net."""
+"""Learning-rate schedules: one factor per step, computed once and handed to every net.
 
-import math
-from dataclasses import dataclass
-from typing import Literal
+The frameworks' own schedulers are not used: theirs differ in when they drop, in what they count and
+in precision.
+"""
 
 from parity.errors import SpecError
+from parity.spec.schedule_kinds import (
+    ConstantSchedule,
+    CosineSchedule,
+    CyclicSchedule,
+    ExponentialSchedule,
+    LinearSchedule,
+    MultistepSchedule,
+    PolynomialSchedule,
+    RestartSchedule,
+    TriangularSchedule,
+)
+from parity.spec.warmup import Schedule, WarmedSchedule
 
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """A factor on the base learning rate as a function of training progress.
-
-    Attributes:
-        kind: `constant`; `cosine`, `(1 + cos(pi t)) / 2` (Loshchilov & Hutter 2017); or `linear`,
-            `1 - t`.
-        unit: Whether progress `t` moves every `step` or every `epoch`.
-        warmup_epochs: Epochs over which the factor first rises linearly from 0, reaching 1 as they
-            end; `t` runs over the rest.
-        final_factor: Factor that `cosine` and `linear` tend to at the end of training.
-    """
-
-    kind: Literal["constant", "cosine", "linear"]
-    unit: Literal["step", "epoch"]
-    warmup_epochs: float
-    final_factor: float
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.kind not in ("constant", "cosine", "linear"):
-            problems.append(f"kind must be 'constant', 'cosine' or 'linear'; got {self.kind!r}.")
-        if self.unit not in ("step", "epoch"):
-            problems.append(f"unit must be 'step' or 'epoch'; got {self.unit!r}.")
-        if not self.warmup_epochs >= 0.0:
-            problems.append(f"warmup_epochs must be >= 0; got {self.warmup_epochs!r}.")
-        if not 0.0 <= self.final_factor <= 1.0:
-            problems.append(f"final_factor must be in [0, 1]; got {self.final_factor!r}.")
-        if problems:
-            message = "schedule: " + " ".join(problems)
-            raise SpecError(message)
+SCHEDULES: dict[str, type[Schedule]] = {
+    "constant": ConstantSchedule,
+    "multistep": MultistepSchedule,
+    "linear": LinearSchedule,
+    "cosine": CosineSchedule,
+    "polynomial": PolynomialSchedule,
+    "exponential": ExponentialSchedule,
+    "restarts": RestartSchedule,
+    "triangular": TriangularSchedule,
+    "cyclic": CyclicSchedule,
+}
 
 
 def schedule_factor(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs: int) -> float:
     """Return the factor on the base rate at the 0-based `step` of `epochs * steps_per_epoch`.
 
-    The first step of an unwarmed schedule runs at factor 1, the last one just above `final_factor`:
-    torch's CosineAnnealingLR and keras's CosineDecay agree on both (torch 2.13.0, keras 3.15.1).
-
-    >>> cosine = Schedule(kind="cosine", unit="step", warmup_epochs=0.0, final_factor=0.0)
-    >>> [round(schedule_factor(cosine, step=t, steps_per_epoch=2, epochs=2), 4) for t in range(4)]
+    >>> warmup = {"warmup": "prefix", "warmup_epochs": 0.0, "warmup_start_factor": 0.0,
+    ...           "warmup_first_step": "start_factor", "warmup_last_step": "one_rise_below"}
+    >>> def factors(schedule):
+    ...     return [round(schedule_factor(schedule, step=t, steps_per_epoch=2, epochs=2), 4)
+    ...             for t in range(4)]
+    >>> factors(ConstantSchedule(unit="step", **warmup | {"warmup_epochs": 1.0}))
+    [0.0, 0.5, 1.0, 1.0]
+    >>> factors(CosineSchedule(unit="step", **warmup, final_factor=0.0))
     [1.0, 0.8536, 0.5, 0.1464]
+    >>> factors(LinearSchedule(unit="epoch", **warmup, final_factor=0.2))
+    [1.0, 1.0, 0.6, 0.6]
+    >>> factors(PolynomialSchedule(unit="step", **warmup, final_factor=0.0, power=2.0))
+    [1.0, 0.5625, 0.25, 0.0625]
+    >>> factors(RestartSchedule(
+    ...     unit="step", **warmup, first_cycle=2, cycle_growth=2, final_factor=0.0))
+    [1.0, 0.5, 1.0, 0.8536]
+    >>> factors(MultistepSchedule(
+    ...     unit="step", **warmup, milestones=(1, 3), gamma=0.1, drops="at_milestone"))
+    [1.0, 0.1, 0.1, 0.01]
+    >>> factors(ExponentialSchedule(unit="step", **warmup, gamma=0.25, gamma_every=2))
+    [1.0, 0.5, 0.25, 0.125]
+    >>> factors(TriangularSchedule(unit="step", start_factor=0.2, peak=0.5, final_factor=0.0))
+    [0.2, 0.6, 1.0, 0.5]
+    >>> factors(CyclicSchedule(unit="step", floor_factor=0.1, rise=1, fall=1, peaks="halved"))
+    [0.1, 1.0, 0.1, 0.55]
+
+    Raises:
+        SpecError: If a rising schedule has left the range of float64.
     """
-    position = (
-        float(step) if schedule.unit == "step" else float(step // steps_per_epoch * steps_per_epoch)
-    )
-    warmup = schedule.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return (
-            (step + 1) / (warmup + 1)
-            if schedule.unit == "step"
-            else (position + steps_per_epoch) / (warmup + steps_per_epoch)
+    by_step = schedule.unit == "step"
+    epoch = steps_per_epoch if by_step else 1
+    position = step if by_step else step // steps_per_epoch
+    try:
+        return schedule.factor(position, length=epochs * epoch, epoch=epoch)
+    except OverflowError as error:
+        message = (
+            f"schedule: the factor must be finite; it is beyond float64 at step {step}. "
+            "Lower gamma."
         )
-    if schedule.kind == "constant":
-        return 1.0
-    length = epochs * steps_per_epoch - warmup
-    progress = min(max(position - warmup, 0.0) / length, 1.0) if length > 0 else 1.0
-    shape = (
-        (1.0 + math.cos(math.pi * progress)) / 2.0 if schedule.kind == "cosine" else 1.0 - progress
-    )
-    return schedule.final_factor + (1.0 - schedule.final_factor) * shape
+        raise SpecError(message) from error
+
+
+def is_constant(schedule: Schedule) -> bool:
+    """Return whether the factor is 1 at every step of any training.
+
+    >>> is_constant(
+    ...     TriangularSchedule(unit="step", start_factor=1.0, peak=0.5, final_factor=1.0))
+    True
+    """
+    if isinstance(schedule, WarmedSchedule) and schedule.warmup_epochs > 0.0:
+        return schedule.is_flat and schedule.warmup_start_factor == 1.0
+    return schedule.is_flat

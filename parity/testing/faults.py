@@ -16,11 +16,12 @@ from numpy.typing import ArrayLike, NDArray
 from parity.errors import SpecError, describe_nearest
 from parity.rng import stream
 from parity.spec.conventions import Conventions
+from parity.spec.losses import LossSpec
 from parity.spec.optimizers import NoClipping, OptimizerSpec, Update
 
 Array = NDArray[Any]
 ArrayFault = Callable[[Array, np.random.Generator], Array]
-SpecType = TypeVar("SpecType", Conventions, OptimizerSpec)
+SpecType = TypeVar("SpecType", Conventions, OptimizerSpec, LossSpec)
 Change = Callable[[Any], Any]
 
 _RELATIVE_BUMP = 1e-3
@@ -138,7 +139,25 @@ OPTIMIZER_FAULTS: dict[str, tuple[str, Change]] = {
     "renormalizes_flipped": ("renormalizes", lambda value: not value),
     "others_off": ("others", lambda rule: dataclasses.replace(rule, lr=rule.lr * 1.001)),
 }
-SPEC_FAULTS = CONVENTION_FAULTS | OPTIMIZER_FAULTS
+LOSS_FAULTS: dict[str, tuple[str, Change]] = {
+    "label_smoothing_missing": ("label_smoothing", lambda value: value * 0.0),
+    "label_smoothing_off": ("label_smoothing", lambda value: value * 1.001),
+    "smoothing_form_flipped": (
+        "smoothing_form",
+        lambda value: "towards_half" if value == "over_classes" else "over_classes",
+    ),
+    "binarizing_missing": ("binarized", lambda _: False),
+    "binarizing_added": ("binarized", lambda _: True),
+    "target_threshold_off": ("target_threshold", lambda value: value * 1.1),
+    "consistency_weight_missing": ("consistency_weight", lambda value: value * 0.0),
+    "consistency_weight_off": ("consistency_weight", lambda value: value * 1.001),
+    "consistency_weight_halved": ("consistency_weight", lambda value: value / 2.0),
+    "loss_reduction_flipped": (
+        "reduction",
+        lambda value: "sum" if value == "mean" else "mean",
+    ),
+}
+SPEC_FAULTS = CONVENTION_FAULTS | OPTIMIZER_FAULTS | LOSS_FAULTS
 
 
 def _changed(field: str, change: Change) -> Change:
@@ -217,7 +236,7 @@ def seed_array_fault(name: str, array: ArrayLike, *, seed: int = 0) -> Array:
 
 
 def seed_spec_fault(name: str, spec: SpecType) -> SpecType:
-    """Return the conventions or update rule with that fault of `SPEC_FAULTS`.
+    """Return the conventions, update rule or loss with that fault of `SPEC_FAULTS`.
 
     Raises:
         SpecError: If there is no such fault, or it cannot change this spec.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from parity.rng import stream
 from parity.spec.conventions import Conventions
 from parity.spec.initializers import INITIALIZERS
+from parity.spec.losses import BinaryCrossEntropy, CrossEntropy, LossSpec, TwoViewCrossEntropy
 from parity.spec.models import ResNetSpec
 from parity.spec.optimizers import Adam, OptimizerSpec, Sgd, Update
 from parity.testing.updates import UPDATES
@@ -60,6 +61,35 @@ def updates() -> st.SearchStrategy[Update]:
     return st.one_of(
         optimizer_specs().map(lambda rule: Update(rule=rule)),
         st.sampled_from(list(UPDATES.values())),
+    )
+
+
+def loss_specs() -> st.SearchStrategy[LossSpec]:
+    """Return a strategy of losses; one of two views needs an even number of images."""
+    common: dict[str, st.SearchStrategy[Any]] = {
+        "label_smoothing": st.sampled_from((0.0, 0.1)),
+        "reduction": st.sampled_from(("mean", "sum")),
+    }
+    forms = st.sampled_from(("over_classes", "towards_half"))
+    return st.one_of(
+        st.builds(CrossEntropy, **common),
+        st.builds(
+            BinaryCrossEntropy,
+            **common,
+            smoothing_form=forms,
+            binarized=st.just(value=False),
+            target_threshold=st.just(0.0),
+        ),
+        st.builds(
+            BinaryCrossEntropy,
+            **common,
+            smoothing_form=forms,
+            binarized=st.just(value=True),
+            target_threshold=st.sampled_from((0.0, 0.2)),
+        ),
+        st.builds(
+            TwoViewCrossEntropy, **common, consistency_weight=st.sampled_from((0.0, 0.1, 1.0))
+        ),
     )
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import numpy as np
@@ -15,7 +16,7 @@ from parity.data import (
 )
 from parity.data.batches import normalization_table
 from parity.errors import DataError
-from parity.spec.losses import build_targets
+from parity.spec.losses import BinaryCrossEntropy, TwoViewCrossEntropy, build_targets
 from parity.spec.recipe import load_recipe
 from parity.testing.assertions import assert_identical
 
@@ -212,6 +213,32 @@ def test_batch_carries_the_targets_of_the_loss():
     batch = stream.batch(0, 0)
 
     assert_identical(batch.targets, build_targets(stream.recipe.loss, batch.labels, classes=3))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_test_batches_of_a_binary_loss_carry_plain_labels(smoothing):
+    loss = BinaryCrossEntropy(
+        label_smoothing=smoothing,
+        smoothing_form="over_classes",
+        binarized=False,
+        target_threshold=0.0,
+        reduction="mean",
+    )
+    recipe = dataclasses.replace(build_stream().recipe, loss=loss)
+    stream = BatchStream(build_dataset(), recipe, seed=0)
+
+    trained, tested = stream.batch(0, 0), next(stream.test_batches())
+
+    assert_identical(trained.targets, build_targets(loss, trained.labels, classes=3))
+    assert_identical(tested.targets, np.eye(3)[tested.labels])
+
+
+def test_loss_of_two_views_is_refused_for_batches_of_one():
+    loss = TwoViewCrossEntropy(label_smoothing=0.0, consistency_weight=0.1, reduction="mean")
+    recipe = dataclasses.replace(build_stream().recipe, loss=loss)
+
+    with pytest.raises(DataError, match="'two_view_cross_entropy' compares two views"):
+        BatchStream(build_dataset(), recipe, seed=0)
 
 
 def test_batches_share_no_memory_with_the_data_set():

@@ -1,10 +1,14 @@
 """The training loop's parts: scores worked by hand, and digests that tell states apart."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from parity.cli.options import open_stream, resolve
+from parity.data.batches import BatchStream
 from parity.lockstep.loop import evaluate, rate_at, state_digest, total_steps
+from parity.spec.losses import BinaryCrossEntropy
 
 
 def make_stream(*overrides):
@@ -38,6 +42,22 @@ def test_evaluation_is_the_mean_over_images_of_accuracy_and_cross_entropy(right)
 
     assert score.accuracy == float(right)
     assert score.loss == pytest.approx(np.log(total) - (2.0 if right else 0.0), abs=1e-12)
+
+
+def test_evaluation_of_a_binary_loss_is_by_cross_entropy():
+    recipe, stream = make_stream()
+    loss = BinaryCrossEntropy(
+        label_smoothing=0.1,
+        smoothing_form="towards_half",
+        binarized=False,
+        target_threshold=0.0,
+        reduction="sum",
+    )
+    binary = BatchStream(stream.dataset, dataclasses.replace(recipe, loss=loss), seed=0)
+
+    scores = [evaluate(Oracle(each, margin=2.0, right=True), each) for each in (binary, stream)]
+
+    assert scores[0] == scores[1]
 
 
 def test_the_rate_is_the_schedules_share_of_the_base_rate():

@@ -17,14 +17,16 @@ from conversion.keras_groups import GROUP_STEMS, KERAS_CLASSES
 from conversion.layouts import LAYOUTS
 from parity.data.table import DATASETS
 from parity.reference import layers as reference_layers
+from parity.reference import losses as reference_losses
 from parity.reference.optimizers import STEPS
 from parity.spec import layers as spec_layers
 from parity.spec.conventions import TORCH, Conventions
+from parity.spec.losses import LOSSES, LossSpec
 from parity.spec.models import resnet_spec
 from parity.spec.optimizers import OPTIMIZERS, OptimizerSpec
 from parity.spec.recipe import RECIPE_FOLDER, load_recipe, read_toml, recipe_names
 from parity.testing import cases
-from parity.testing.faults import CONVENTION_FAULTS, OPTIMIZER_FAULTS
+from parity.testing.faults import CONVENTION_FAULTS, LOSS_FAULTS, OPTIMIZER_FAULTS
 from parity.testing.updates import UPDATES
 
 ROOT = Path(__file__).parents[2]
@@ -107,6 +109,16 @@ OPTIMIZER_PLACES = {
     ),
 }
 
+LOSS_PLACES = {
+    "parity/spec/losses.py: a member of LossSpec": lambda cls: cls in typing.get_args(LossSpec),
+    "parity/reference/losses.py: a function": lambda cls: hasattr(
+        reference_losses, snake_case(cls.__name__)
+    ),
+    "parity/testing/faults.py: a fault for every field": lambda cls: (
+        not unfaulted(cls, LOSS_FAULTS)
+    ),
+}
+
 
 def unfaulted(cls, faults):
     """Return the fields of a spec that no seeded fault changes."""
@@ -126,6 +138,17 @@ def test_layer_kind_is_in_every_place(layer):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_optimizer_is_in_every_place(kind):
     assert forgotten(OPTIMIZERS[kind], OPTIMIZER_PLACES) == []
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_loss_is_in_every_place(kind):
+    assert forgotten(LOSSES[kind], LOSS_PLACES) == []
+
+
+def test_new_loss_is_missed_in_every_place():
+    new = dataclasses.make_dataclass("Hinge", [("margin", float)])
+
+    assert forgotten(new, LOSS_PLACES) == list(LOSS_PLACES)
 
 
 def test_new_layer_kind_is_missed_in_every_place():

@@ -23,12 +23,18 @@ from parity.frameworks.build import FRAMEWORKS, PLAIN_LOSS, PLAIN_UPDATE, build_
 from parity.frameworks.net import Batch
 from parity.initialize import initial_state
 from parity.lockstep.steps import rule_gap, stored_roundings, take_snapshot
-from parity.reference.losses import cross_entropy
+from parity.reference.losses import evaluate_loss
 from parity.reference.optimizers import initial_slots, penalty, update_parameters
 from parity.reference.resnet import record_resnet, resnet_backward, resnet_nodes, resnet_trace
 from parity.rng import stream
 from parity.spec.conventions import KERAS
-from parity.spec.losses import CrossEntropy, build_targets
+from parity.spec.losses import (
+    BinaryCrossEntropy,
+    CrossEntropy,
+    LossSpec,
+    TwoViewCrossEntropy,
+    build_targets,
+)
 from parity.spec.models import ResNetSpec
 from parity.spec.optimizers import Sgd, Update
 from parity.testing import specs, strategies
@@ -75,7 +81,7 @@ class Trial:
 
     spec: ResNetSpec
     update: Update = PLAIN_UPDATE
-    loss: CrossEntropy = PLAIN_LOSS
+    loss: LossSpec = PLAIN_LOSS
     seed: int = 0
 
     def batch(self, step: int) -> Batch:
@@ -100,10 +106,10 @@ class Trial:
 
 
 def batch_size(spec):
-    """Return the images that give the last map `VALUES` values a channel, at least 4."""
+    """Return the images that give the last map `VALUES` values a channel: an even number from 4."""
     halvings = len(spec.blocks) - 1 + (2 if spec.stem == "imagenet" else 0)
     height, width = (math.ceil(side / 2**halvings) for side in spec.input_size)
-    return max(4, math.ceil(VALUES / (height * width)))
+    return 2 * max(2, math.ceil(VALUES / (height * width) / 2))
 
 
 def channels_first(images):
@@ -114,9 +120,7 @@ def run_reference(trial, state, *, step):
     """Return the reference's tape, loss and gradients of a training step from `state`."""
     batch = trial.batch(step)
     tape = record_resnet(trial.spec, state, channels_first(batch.images), training=True)
-    loss, d_logits = cross_entropy(
-        tape.trace["head"], batch.targets, reduction=trial.loss.reduction
-    )
+    loss, d_logits = evaluate_loss(trial.loss, tape.trace["head"], batch.targets)
     gradients = resnet_backward(tape, d_logits)
     parameters = {name: state[name] for name in gradients}
     for name, array in parameters.items():
@@ -285,11 +289,7 @@ def trials():
         Trial,
         spec=strategies.resnet_specs(),
         update=strategies.updates(),
-        loss=st.builds(
-            CrossEntropy,
-            label_smoothing=st.sampled_from((0.0, 0.1)),
-            reduction=st.sampled_from(("mean", "sum")),
-        ),
+        loss=strategies.loss_specs(),
         seed=st.integers(0, 2**32 - 1),
     )
 
@@ -341,9 +341,17 @@ BOTTLENECK = dataclasses.replace(
 ODD_SIZES = dataclasses.replace(
     BASIC, conventions=KERAS.conventions, stem="imagenet", in_channels=1, input_size=(13, 7)
 )
+TWO_VIEWS = TwoViewCrossEntropy(label_smoothing=0.1, consistency_weight=0.1, reduction="mean")
+BINARY = BinaryCrossEntropy(
+    label_smoothing=0.1,
+    smoothing_form="over_classes",
+    binarized=False,
+    target_threshold=0.0,
+    reduction="sum",
+)
 FIXED = {
-    "basic-cifar-sgd": Trial(spec=BASIC, update=Update(rule=SGD)),
-    "bottleneck-imagenet-adam": Trial(spec=BOTTLENECK, update=Update(rule=ADAM)),
+    "basic-cifar-sgd": Trial(spec=BASIC, update=Update(rule=SGD), loss=TWO_VIEWS),
+    "bottleneck-imagenet-adam": Trial(spec=BOTTLENECK, update=Update(rule=ADAM), loss=BINARY),
     "keras-preset-odd-sizes": Trial(
         spec=ODD_SIZES,
         update=Update(

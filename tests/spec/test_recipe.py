@@ -56,7 +56,11 @@ OTHER_VALUES = {
     "groups": [{"members": "norm", "lr_factor": 2.0, "decay_factor": 0.0}],
     "schedule.kind": "linear",
     "schedule.unit": "step",
+    "schedule.warmup": "overlay",
     "schedule.warmup_epochs": 1.0,
+    "schedule.warmup_start_factor": 0.1,
+    "schedule.warmup_first_step": "start_factor",
+    "schedule.warmup_last_step": "one",
     "schedule.final_factor": 0.1,
     "evaluation.every_epochs": 2,
     "evaluation.batch_size": 250,
@@ -213,7 +217,9 @@ def test_override_leaves_the_table_it_was_given():
         ("epochs=2.0", r"epochs must be a int; got 2.0 \(float\)|epochs must be an int; got 2.0"),
         ("epochs=0", "epochs must be >= 1; got 0"),
         ("optimizer.momentum=1.5", r"optimizer: momentum must be in \[0, 1\); got 1.5"),
-        ("schedule.kind=step", r"schedule.kind must be one of 'constant', .*; got 'step'"),
+        ("schedule.kind=step", "schedule.kind must be one of constant, .*; got 'step'"),
+        ("schedule.kind=multistep", r"keys missing \(schedule.milestones, schedule.gamma"),
+        ("schedule.warmup_epochs=0.5", "schedule: warmup_epochs must be whole .*; got 0.5"),
         ("conventions.bn_variance_correction=true", "must be one of 0, 1; got True"),
         (
             "optimizer.kind=lion",
@@ -325,6 +331,41 @@ def test_stored_recipe_rebuilds_equal(name, data):
 
     assert rebuilt == recipe
     assert rebuilt.digest() == recipe.digest()
+
+
+def multistep_table(milestones):
+    schedule = {
+        key: value for key, value in source_table()["schedule"].items() if "final" not in key
+    }
+    shape = {
+        "kind": "multistep",
+        "milestones": milestones,
+        "gamma": 0.1,
+        "drops": "at_milestone",
+    }
+    return source_table() | {"schedule": schedule | shape}
+
+
+def test_list_of_a_recipe_is_stored_as_a_list_and_rebuilds_equal():
+    recipe = resolve(multistep_table([100, 150]))
+
+    stored = recipe.to_table()
+
+    assert recipe.schedule.milestones == (100, 150)
+    assert stored["schedule"]["milestones"] == [100, 150]
+    assert build_recipe(stored, where="run.json") == recipe
+
+
+@pytest.mark.parametrize("milestones", [100, [100, 150.0], [True], "100"], ids=repr)
+def test_list_of_the_wrong_type_is_refused(milestones):
+    with pytest.raises(RecipeError, match=r"schedule\.milestones must be a list of int; got"):
+        resolve(multistep_table(milestones))
+
+
+def test_override_replaces_a_list():
+    recipe = resolve(multistep_table([100, 150]), overrides=["schedule.milestones=[7]"])
+
+    assert recipe.schedule.milestones == (7,)
 
 
 def test_every_leaf_has_another_value_here():

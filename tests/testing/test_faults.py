@@ -13,6 +13,7 @@ from parity.testing.faults import (
     ARRAY_FAULTS,
     CONVENTION_FAULTS,
     FAULTS,
+    LOSS_FAULTS,
     OPTIMIZER_FAULTS,
     UPDATE_FAULTS,
     seed_array_fault,
@@ -135,4 +136,10 @@ def test_fault_table_holds_functions_by_name(name):
     subject = SQUARE if name in ARRAY_FAULTS else TORCH.conventions
 
     assert FAULTS[name](subject) is not subject
-    assert set(FAULTS) == {*ARRAY_FAULTS, *CONVENTION_FAULTS, *OPTIMIZER_FAULTS, *UPDATE_FAULTS}
+    assert set(FAULTS) == {
+        *ARRAY_FAULTS,
+        *CONVENTION_FAULTS,
+        *OPTIMIZER_FAULTS,
+        *UPDATE_FAULTS,
+        *LOSS_FAULTS,
+    }
