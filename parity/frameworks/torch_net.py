@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from parity.errors import ConversionError
-from parity.frameworks.net import Array, Batch, OptimizerState, State, StepRecord
-from parity.frameworks.states import describe_state_problems
+from parity.frameworks.net import Array, Batch, Masks, OptimizerState, State, StepRecord
+from parity.frameworks.states import describe_state_problems, require_masks
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _FORMATS = {"channels_last": torch.channels_last, "channels_first": torch.contiguous_format}
@@ -52,10 +52,10 @@ class TorchNet:
         self.dtype = dtype
         self.memory_format = memory_format
 
-    def forward(self, images: Array, *, training: bool) -> Array:
+    def forward(self, images: Array, *, training: bool, masks: Masks | None = None) -> Array:
         """See `Net.forward`."""
         self._module.train(training)
-        with torch.no_grad():
+        with torch.no_grad(), self._masked(masks or {}):
             return _to_numpy(self._module(self._images(images)))
 
     def gradients(self, batch: Batch) -> StepRecord:
@@ -130,11 +130,11 @@ class TorchNet:
                 held[slot] = tensor.to(memory_format=_format_of(parameter))
             self._optimizer.state[parameter] = held
 
-    def trace(self, images: Array, *, training: bool) -> State:
+    def trace(self, images: Array, *, training: bool, masks: Masks | None = None) -> State:
         """See `Net.trace`."""
         before = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         with self._outputs() as outputs:
-            self.forward(images, training=training)
+            self.forward(images, training=training, masks=masks)
         with torch.no_grad():
             for name, buffer in self._module.named_buffers():
                 buffer.copy_(before[name])
@@ -175,10 +175,25 @@ class TorchNet:
     def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         self._module.train()
         self._optimizer.zero_grad(set_to_none=True)
-        logits = self._module(self._images(batch.images))
+        with self._masked(batch.masks):
+            logits = self._module(self._images(batch.images))
         loss = self._loss(logits, self._tensor(batch.targets))
         loss.backward()
         return loss.detach(), logits
+
+    @contextmanager
+    def _masked(self, masks: Masks) -> Iterator[None]:
+        """Tell the layers that drop something what to keep, in training mode."""
+        layers = {path: m for path, m in self._module.named_modules() if hasattr(m, "kept")}
+        if self._module.training:
+            require_masks(masks, layers, where=self.label)
+            for path, layer in layers.items():
+                layer.kept = torch.from_numpy(masks[path]).to(self._device)
+        try:
+            yield
+        finally:
+            for layer in layers.values():
+                layer.kept = None
 
     def _update(self, rate: float) -> None:
         for group in self._optimizer.param_groups:

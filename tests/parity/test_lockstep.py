@@ -149,8 +149,8 @@ class Tampered:
     def __getattr__(self, name):
         return getattr(self._net, name)
 
-    def trace(self, images, *, training):
-        outputs = self._net.trace(images, training=training)
+    def trace(self, images, *, training, masks):
+        outputs = self._net.trace(images, training=training, masks=masks)
         wrong = self._quantity == ("training" if training else "evaluation")
         return {name: array * (self.FACTOR if wrong else 1.0) for name, array in outputs.items()}
 
