@@ -345,7 +345,8 @@ FIXED = {
         loss=CrossEntropy(label_smoothing=0.1, reduction="sum"),
     ),
     "dropping-sgd": Trial(
-        spec=dataclasses.replace(BASIC, stochastic_depth=0.5, dropout=0.3), optimizer=SGD
+        spec=dataclasses.replace(BASIC, blocks=(2,), stochastic_depth=0.5, dropout=0.3),
+        optimizer=SGD,
     ),
 }
 
