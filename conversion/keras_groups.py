@@ -6,7 +6,7 @@ Keras names a group after the layer's class and its place among the layers of th
 
 from collections import Counter
 
-from parity.spec.layers import BatchNorm2d, Conv2d, Layer, Linear
+from parity.spec.layers import BatchNorm2d, Conv2d, Dropout, Layer, Linear, StochasticDepth
 from parity.spec.models import ResNetSpec
 
 # Layer kind of the spec -> Keras class.
@@ -14,6 +14,8 @@ KERAS_CLASSES: dict[type, str] = {
     Conv2d: "Conv2D",
     BatchNorm2d: "BatchNormalization",
     Linear: "Dense",
+    Dropout: "Dropout",
+    StochasticDepth: "Dropout",
 }
 
 # Keras class -> stem of its groups. Source: keras 3.15.1, saving_lib._save_container_state.
@@ -21,6 +23,7 @@ GROUP_STEMS = {
     "Conv2D": "conv2d",
     "BatchNormalization": "batch_normalization",
     "Dense": "dense",
+    "Dropout": "dropout",
 }
 
 
@@ -45,7 +48,7 @@ def numbered_groups(kinds: list[str]) -> list[str]:
 
 
 def keras_layer_order(spec: ResNetSpec) -> tuple[Layer, ...]:
-    """Return the layers that carry arrays so that each class is in the order of `model.layers`.
+    """Return the layers of the spec so that each class is in the order of `model.layers`.
 
     A functional model sorts its layers by their distance to the output, farthest first, and layers
     at equal distance by the order in which a walk back from the output meets them. A block's last

@@ -77,6 +77,7 @@ LAYOUTS: dict[str, dict[str, SlotLayout]] = {
         "moving_mean": _channel_slot("running_mean"),
         "moving_variance": _channel_slot("running_var"),
     },
+    "Dropout": {},
     "Embedding": {
         "embeddings": SlotLayout(slot="weight", keras_axes="ve", torch_axes="ve"),
     },

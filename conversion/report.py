@@ -62,8 +62,9 @@ class ConversionReport:
 
 
 def layer_rows(spec: ResNetSpec, *, source: Format, target: Format) -> tuple[LayerRow, ...]:
-    """Return one row a layer of the spec."""
-    return tuple(_layer_row(layer, source=source, target=target) for layer in spec.layers())
+    """Return one row a layer of the spec that carries arrays."""
+    layers = [layer for layer in spec.layers() if layer.slots()]
+    return tuple(_layer_row(layer, source=source, target=target) for layer in layers)
 
 
 def _layer_row(layer: Layer, *, source: Format, target: Format) -> LayerRow:

@@ -4,7 +4,7 @@ Mirrors `models_torch.layers`.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import keras
 from keras import ops
@@ -88,6 +88,16 @@ def linear(layer: spec_layers.Linear, *, conventions: Conventions) -> keras.laye
     )
 
 
+def dropout(layer: spec_layers.Dropout) -> keras.layers.Dropout:
+    """Return the dropout of `(n, i)` by element."""
+    return Dropout(layer.rate, name=keras_name(layer.path))
+
+
+def stochastic_depth(layer: spec_layers.StochasticDepth) -> keras.layers.Dropout:
+    """Return the dropout of a residual branch `(n, h, w, c)` by sample."""
+    return Dropout(layer.rate, noise_shape=(None, 1, 1, 1), name=keras_name(layer.path))
+
+
 @keras.saving.register_keras_serializable(package="models_keras")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization that stores the unbiased batch variance; all else is Keras's.
@@ -129,34 +139,18 @@ def _count(inputs: Tensor, *, dtype: str) -> Tensor:
 
 
 @keras.saving.register_keras_serializable(package="models_keras")
-class MaskedDropout(keras.layers.Layer):
-    """Dropout of what a given mask does not keep: by element, by channel or by sample.
+class Dropout(keras.layers.Dropout):
+    """Dropout by element or by sample that can be told what to keep; all else is Keras's.
 
-    The mask is drawn outside, so that the other twin drops the same. See `parity.masks`.
+    `kept` is the mask of the calls in training until it is set again, so that the other twin drops
+    the same; booleans that broadcast to the inputs. While it is None, Keras draws one itself.
+    It keeps the stock layer's name so that `.weights.h5` files pass between the two.
     """
 
-    def __init__(
-        self,
-        rate: float,
-        *,
-        scale_at: Literal["training", "inference"],
-        **options: Any,  # noqa: ANN401  # Keras's own, such as name
-    ) -> None:
-        super().__init__(**options)
-        self.rate, self.scale_at = rate, scale_at
+    kept: Tensor = None
 
-    def call(self, x: Tensor, kept: Tensor, training: bool | None = None) -> Tensor:  # noqa: FBT001  # Keras's signature
-        """Return `x kept / (1 - rate)`; unscaled, and `x (1 - rate)` in inference, if asked for."""
-        if not training:
-            return x if self.scale_at == "training" else x * (1.0 - self.rate)
-        outputs = x * ops.cast(kept, x.dtype)
-        return outputs / (1.0 - self.rate) if self.scale_at == "training" else outputs
-
-    def compute_output_shape(self, x_shape: Tensor, kept_shape: Tensor) -> Tensor:
-        """Return the shape of `x`."""
-        del kept_shape
-        return x_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what a saved model rebuilds the layer from."""
-        return super().get_config() | {"rate": self.rate, "scale_at": self.scale_at}
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:  # noqa: FBT001, FBT002  # Keras's signature
+        """Return `inputs kept / (1 - rate)`; in inference `inputs`."""
+        if not training or self.kept is None:
+            return super().call(inputs, training=training)
+        return inputs * ops.cast(self.kept, inputs.dtype) / (1.0 - self.rate)

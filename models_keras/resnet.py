@@ -8,8 +8,17 @@ import dataclasses
 
 import keras
 
-from models_keras.layers import Apply, Tensor, batch_norm2d, conv2d, linear, max_pool2d
-from parity.spec.layers import BatchNorm2d, Conv2d, Layer
+from models_keras.layers import (
+    Apply,
+    Tensor,
+    batch_norm2d,
+    conv2d,
+    dropout,
+    linear,
+    max_pool2d,
+    stochastic_depth,
+)
+from parity.spec.layers import BatchNorm2d, Conv2d, Dropout, Layer, StochasticDepth
 from parity.spec.models import BlockSpec, ResNetSpec, block_specs
 from parity.spec.paths import keras_name
 
@@ -25,7 +34,10 @@ def resnet(spec: ResNetSpec) -> keras.Model:
     for block in block_specs(spec):
         x = residual_block(block, spec=spec)(x)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
-    x = _build(spec.layers()[-1], spec)(x)
+    layers = {layer.path: layer for layer in spec.layers()}
+    if "dropout" in layers:
+        x = _build(layers["dropout"], spec)(x)
+    x = _build(layers["head"], spec)(x)
     return keras.Model(inputs, x, name="resnet")
 
 
@@ -33,10 +45,10 @@ def inference_model(spec: ResNetSpec) -> keras.Model:
     """Return the model in stock layers only, so that a saved file loads without this package.
 
     Outputs in inference mode are the twin's. In training mode its batch norm stores the biased
-    variance.
+    variance, and nothing is dropped.
     """
     stock = dataclasses.replace(spec.conventions, bn_variance_correction=0)
-    return resnet(dataclasses.replace(spec, conventions=stock))
+    return resnet(dataclasses.replace(spec, conventions=stock, stochastic_depth=0.0, dropout=0.0))
 
 
 def stem(spec: ResNetSpec) -> Apply:
@@ -72,6 +84,8 @@ def residual_block(block: BlockSpec, *, spec: ResNetSpec) -> Apply:
         for index in range(1, depth + 1):
             x = _build(layers[f"conv{index}"], spec)(x)
             x = _build(layers[f"bn{index}"], spec)(x)
+            if index == depth and "stochastic_depth" in layers:
+                x = _build(layers["stochastic_depth"], spec)(x)
             if index == depth:
                 x = keras.layers.Add(name=keras_name(f"{prefix}add"))([x, shortcut])
             x = keras.layers.ReLU(name=keras_name(f"{prefix}relu{index}"))(x)
@@ -86,4 +100,8 @@ def _build(layer: Layer, spec: ResNetSpec) -> Apply:
         return conv2d(layer, conventions=conventions)
     if isinstance(layer, BatchNorm2d):
         return batch_norm2d(layer, conventions=conventions)
+    if isinstance(layer, StochasticDepth):
+        return stochastic_depth(layer)
+    if isinstance(layer, Dropout):
+        return dropout(layer)
     return linear(layer, conventions=conventions)

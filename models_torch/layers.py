@@ -4,7 +4,6 @@ Mirrors `models_keras.layers`.
 """
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +71,16 @@ def linear(layer: spec_layers.Linear, *, conventions: Conventions) -> nn.Linear:
     return module
 
 
+def dropout(layer: spec_layers.Dropout) -> nn.Dropout:
+    """Return the dropout of `(n, i)` by element."""
+    return Dropout(layer.rate)
+
+
+def stochastic_depth(layer: spec_layers.StochasticDepth) -> nn.Dropout:
+    """Return the dropout of a residual branch `(n, c, h, w)` by sample."""
+    return Dropout(layer.rate, by_sample=True)
+
+
 class EndPaddedConv2d(nn.Conv2d):
     """A strided convolution that pads the far side first, as Keras's `same` does."""
 
@@ -135,19 +144,24 @@ class BatchNorm2d(nn.BatchNorm2d):
         return outputs
 
 
-class MaskedDropout(nn.Module):
-    """Dropout of what a given mask does not keep: by element, by channel or by sample.
+class Dropout(nn.Dropout):
+    """Dropout by element or by sample that can be told what to keep; all else is torch's.
 
-    The mask is drawn outside, so that the other twin drops the same. See `parity.masks`.
+    `kept` is the mask of the calls in training until it is set again, so that the other twin drops
+    the same; booleans that broadcast to the inputs. While it is None, torch draws one itself.
     """
 
-    def __init__(self, rate: float, *, scale_at: Literal["training", "inference"]) -> None:
-        super().__init__()
-        self.rate, self.scale_at = rate, scale_at
+    def __init__(self, rate: float, *, by_sample: bool = False) -> None:
+        super().__init__(rate)
+        self.by_sample = by_sample
+        self.kept: Tensor | None = None
 
-    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Return `x kept / (1 - rate)`; unscaled, and `x (1 - rate)` in inference, if asked for."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x kept / (1 - rate)`; in inference `x`."""
         if not self.training:
-            return x if self.scale_at == "training" else x * (1.0 - self.rate)
-        outputs = x * kept.to(x.dtype)
-        return outputs / (1.0 - self.rate) if self.scale_at == "training" else outputs
+            return x
+        if self.kept is not None:
+            return x * self.kept.to(x.dtype) / (1.0 - self.p)
+        if self.by_sample:
+            return x * super().forward(x.new_ones((x.shape[0], *[1] * (x.dim() - 1))))
+        return super().forward(x)

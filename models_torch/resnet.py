@@ -8,8 +8,15 @@ from itertools import groupby
 
 from torch import Tensor, nn
 
-from models_torch.layers import batch_norm2d, conv2d, linear, max_pool2d
-from parity.spec.layers import BatchNorm2d, Conv2d, Layer
+from models_torch.layers import (
+    batch_norm2d,
+    conv2d,
+    dropout,
+    linear,
+    max_pool2d,
+    stochastic_depth,
+)
+from parity.spec.layers import BatchNorm2d, Conv2d, Dropout, Layer, StochasticDepth
 from parity.spec.models import BlockSpec, ResNetSpec, block_specs
 
 
@@ -40,7 +47,7 @@ def residual_block(block: BlockSpec, *, spec: ResNetSpec) -> nn.Module:
 
 
 class ResNet(nn.Module):
-    """Stem, stages of residual blocks, global average pool, head."""
+    """Stem, stages of residual blocks, global average pool, dropout if any, head."""
 
     def __init__(self, spec: ResNetSpec) -> None:
         super().__init__()
@@ -48,11 +55,13 @@ class ResNet(nn.Module):
         stages = groupby(block_specs(spec), key=lambda block: block.path.split(".")[1])
         self.stages = nn.Sequential(*(Stage(list(blocks), spec=spec) for _, blocks in stages))
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = _build(spec.layers()[-1], spec)
+        layers = {layer.path: layer for layer in spec.layers()}
+        self.dropout = _build(layers["dropout"], spec) if "dropout" in layers else nn.Sequential()
+        self.head = _build(layers["head"], spec)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits `(n, classes)` of images `(n, c, h, w)`."""
-        return self.head(self.pool(self.stages(self.stem(x))).flatten(1))
+        return self.head(self.dropout(self.pool(self.stages(self.stem(x))).flatten(1)))
 
 
 class Stage(nn.Module):
@@ -75,7 +84,8 @@ class ResidualBlock(nn.Module):
         prefix = f"{block.path}."
         layers = [layer for layer in spec.layers() if layer.path.startswith(prefix)]
         branch = [layer for layer in layers if ".shortcut." not in layer.path]
-        self.depth = len(branch) // 2
+        self.depth = sum(isinstance(layer, Conv2d) for layer in branch)
+        self.stochastic_depth: nn.Module = nn.Sequential()
         for layer in branch:
             self.add_module(layer.path.removeprefix(prefix), _build(layer, spec))
         for index in range(1, self.depth + 1):
@@ -89,13 +99,13 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `relu(branch(x) + shortcut(x))`; an identity shortcut is an empty sequence."""
+        """Return `relu(branch(x) + shortcut(x))`; what is an identity is an empty sequence."""
         shortcut = self.shortcut(x)
         for index in range(1, self.depth + 1):
             x = self.get_submodule(f"conv{index}")(x)
             x = self.get_submodule(f"bn{index}")(x)
             if index == self.depth:
-                x = x + shortcut
+                x = self.stochastic_depth(x) + shortcut
             x = self.get_submodule(f"relu{index}")(x)
         return x
 
@@ -106,4 +116,8 @@ def _build(layer: Layer, spec: ResNetSpec) -> nn.Module:
         return conv2d(layer, conventions=conventions)
     if isinstance(layer, BatchNorm2d):
         return batch_norm2d(layer, conventions=conventions)
+    if isinstance(layer, StochasticDepth):
+        return stochastic_depth(layer)
+    if isinstance(layer, Dropout):
+        return dropout(layer)
     return linear(layer, conventions=conventions)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from parity.rng import stream
 from parity.spec.conventions import Conventions
 from parity.spec.initializers import Zeros, initializer
-from parity.spec.layers import BatchNorm2d, Conv2d, Layer, Linear, Slot
+from parity.spec.layers import BatchNorm2d, Conv2d, Linear, MaskedLayer, Slot
 from parity.spec.models import ResNetSpec
 
 Array = NDArray[np.floating]
@@ -24,12 +24,13 @@ def initial_state(spec: ResNetSpec, *, seed: int) -> dict[str, NDArray[np.float3
     return {
         f"{layer.path}.{slot.name}": _initial_array(layer, slot, spec.conventions, seed=seed)
         for layer in spec.layers()
+        if not isinstance(layer, MaskedLayer)
         for slot in layer.slots()
     }
 
 
 def _initial_array(
-    layer: Layer, slot: Slot, conventions: Conventions, *, seed: int
+    layer: Conv2d | BatchNorm2d | Linear, slot: Slot, conventions: Conventions, *, seed: int
 ) -> NDArray[np.float32]:
     if isinstance(layer, BatchNorm2d):
         fill = 1.0 if slot.name in ("weight", "running_var") else 0.0

@@ -1,24 +1,26 @@
 """Keyed masks of dropout and stochastic depth: what is kept depends on the key and nothing else.
 
-The key of a mask is the seed, the layer's path, the step and the sample's index in its data set. So
-both twins drop the same, whatever their generators do; a batch may hold a sample at any place and
-beside any others; and a resumed run draws the masks again that it would have had.
+The key of a mask is the seed, the layer's path, the epoch and the sample's index in its data set.
+So both twins drop the same, whatever their generators do; a batch may hold a sample at any place
+and beside any others; and a resumed run draws the masks again that it would have had.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.errors import SpecError
-from parity.rng import stream
+from parity.rng import stream_rows
+from parity.spec.models import ResNetSpec
 
 
 def kept_mask(
     seed: int,
     path: str,
     *,
-    step: int,
+    epoch: int,
     samples: Iterable[int],
     shape: Sequence[int],
     rate: float,
@@ -27,13 +29,13 @@ def kept_mask(
 
     Each is kept with probability `1 - rate`, to 2^-53, independently of all others.
 
-    >>> kept_mask(0, "head.dropout", step=3, samples=[7, 2], shape=(2,), rate=0.5).tolist()
-    [[True, False], [False, False]]
+    >>> kept_mask(0, "dropout", epoch=3, samples=[7, 2], shape=(2,), rate=0.5).tolist()
+    [[True, False], [True, True]]
 
     Args:
         seed: The run's.
         path: The layer's dotted path: two layers draw their own masks.
-        step: Number of the update, from 0.
+        epoch: From 0; a sample is seen once in each.
         samples: Index of each sample in its data set, in the order of the batch.
         shape: Of one sample's mask, which the layer's outputs broadcast: `(c, h, w)` for dropout,
             `(c, 1, 1)` for whole channels, `(1, 1, 1)` for stochastic depth.
@@ -49,7 +51,25 @@ def kept_mask(
     if any(index < 0 for index in indices):
         message = f"{path}: expected sample indices from 0; got {min(indices)}."
         raise SpecError(message)
-    kept = np.empty((len(indices), *shape), dtype=np.bool_)
-    for row, index in enumerate(indices):
-        kept[row] = stream(seed, "kept", path, step, index).random(tuple(shape)) >= rate
-    return kept
+    draws = stream_rows(indices, math.prod(shape), seed, "kept", path, epoch)
+    return draws.reshape(len(indices), *shape) >= rate
+
+
+def draw_masks(
+    spec: ResNetSpec, *, seed: int, epoch: int, samples: Iterable[int]
+) -> dict[str, NDArray[np.bool_]]:
+    """Return the mask of every layer of a model that drops something, by layer path.
+
+    Args:
+        spec: The model.
+        seed: The run's.
+        epoch: From 0.
+        samples: Index of each sample in its data set, in the order of the batch.
+    """
+    indices = list(samples)
+    return {
+        layer.path: kept_mask(
+            seed, layer.path, epoch=epoch, samples=indices, shape=layer.mask_shape, rate=layer.rate
+        )
+        for layer in spec.masked_layers()
+    }

@@ -1,5 +1,6 @@
 """Masks depend on their key alone, and keep the share that they are asked for."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -8,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.errors import SpecError
-from parity.masks import kept_mask
+from parity.masks import draw_masks, kept_mask
+from parity.testing import specs
 from parity.testing.assertions import assert_identical
 
 # Of samples 5 and 2.
-PINNED = [[0, 1, 0, 1, 1, 1], [1, 1, 1, 0, 1, 1]]
+PINNED = [[0, 1, 0, 0, 0, 1], [1, 0, 1, 1, 0, 1]]
 
 
-def draw(samples=(0,), *, shape=(4, 5), rate=0.5, seed=0, path="head.dropout", step=3):
-    return kept_mask(seed, path, step=step, samples=samples, shape=shape, rate=rate)
+def draw(samples=(0,), *, shape=(4, 5), rate=0.5, seed=0, path="head.dropout", epoch=3):
+    return kept_mask(seed, path, epoch=epoch, samples=samples, shape=shape, rate=rate)
 
 
 def binomial_tail(kept, drawn, probability):
@@ -54,7 +56,7 @@ def test_mask_of_a_sample_does_not_depend_on_its_batch(samples, data, rate):
     assert_identical(reordered, together[order])
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"path": "head.dropout2"}, {"step": 4}], ids=str)
+@pytest.mark.parametrize("change", [{"seed": 1}, {"path": "head.dropout2"}, {"epoch": 4}], ids=str)
 def test_mask_changes_with_every_part_of_its_key(change):
     first, second = draw(range(8)), draw(range(8), **change)
 
@@ -110,3 +112,36 @@ def test_mask_refuses_a_rate_that_is_no_share(rate):
 def test_mask_refuses_a_negative_sample():
     with pytest.raises(SpecError, match="sample indices from 0; got -2"):
         draw([1, -2])
+
+
+DROPPING = dataclasses.replace(specs.RESNET, stochastic_depth=0.5, dropout=0.25)
+
+
+def test_model_has_a_mask_for_each_layer_that_drops_something():
+    masks = draw_masks(DROPPING, seed=0, epoch=0, samples=[3, 1, 4])
+
+    assert {path: kept.shape for path, kept in masks.items()} == {
+        "stages.1.blocks.0.stochastic_depth": (3, 1, 1, 1),
+        "stages.1.blocks.1.stochastic_depth": (3, 1, 1, 1),
+        "dropout": (3, 6),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "rate"),
+    [
+        ("stages.1.blocks.0.stochastic_depth", (1, 1, 1), 0.25),
+        ("stages.1.blocks.1.stochastic_depth", (1, 1, 1), 0.5),
+        ("dropout", (6,), 0.25),
+    ],
+)
+def test_masks_of_a_model_are_each_layers_own(path, shape, rate):
+    samples = range(50)
+    masks = draw_masks(DROPPING, seed=2, epoch=7, samples=samples)
+
+    alone = kept_mask(2, path, epoch=7, samples=samples, shape=shape, rate=rate)
+    assert_identical(masks[path], alone)
+
+
+def test_model_that_drops_nothing_has_no_masks():
+    assert draw_masks(specs.RESNET, seed=0, epoch=0, samples=[0]) == {}

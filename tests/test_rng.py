@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.rng import stream
+from parity.rng import stream, stream_rows
 from parity.testing.assertions import assert_identical
 
 KEYS = st.lists(st.integers() | st.text("ab/.", max_size=3), max_size=3)
@@ -84,3 +84,18 @@ def test_streams_of_neighbouring_epochs_are_uncorrelated():
     between = np.corrcoef(epochs)[np.triu_indices(20, k=1)]
 
     assert np.abs(between).max() < 5 / np.sqrt(4000)
+
+
+@given(rows=st.lists(st.integers(0, 60), max_size=8), size=st.integers(1, 9))
+def test_rows_are_those_of_the_table_that_the_stream_fills(rows, size):
+    # A row starts at a whole count of the generator, of four numbers each.
+    whole = stream(3, "kept", "a").random((61, 4 * -(-size // 4)))[:, :size]
+
+    assert_identical(stream_rows(rows, size, 3, "kept", "a"), whole[rows])
+
+
+def test_rows_far_apart_are_read_without_what_lies_between():
+    first, far = stream_rows([0, 2**40], 2, 3, "kept")
+
+    assert_identical(stream_rows([2**40, 0], 2, 3, "kept"), np.array([far, first]))
+    assert set(first.tolist()).isdisjoint(far.tolist())

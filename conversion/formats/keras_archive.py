@@ -38,7 +38,7 @@ WEIGHTS = "model.weights.h5"
 # Classes without arrays that a ResNet is made of.
 WEIGHTLESS = frozenset(
     {
-        "Activation", "Add", "AveragePooling2D", "Dropout", "Flatten", "GlobalAveragePooling2D",
+        "Activation", "Add", "AveragePooling2D", "Flatten", "GlobalAveragePooling2D",
         "InputLayer", "MaxPooling2D", "ReLU", "ZeroPadding2D",
     }
 )  # fmt: skip
@@ -185,7 +185,7 @@ def encode(state: State, spec: ResNetSpec) -> bytes:
         from models_keras import inference_model
 
         model = inference_model(spec)
-        for layer in spec.layers():
+        for layer in (layer for layer in spec.layers() if layer.slots()):
             keras_layer = model.get_layer(keras_name(layer.path))
             for slot in layer.slots():
                 array = state[f"{layer.path}.{slot.name}"]

@@ -22,8 +22,8 @@ from parity.spec.models import ResNetSpec
 from parity.spec.paths import keras_name, layer_path
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_GROUP = re.compile(rf"({'|'.join(GROUP_STEMS.values())})(_[1-9][0-9]*)?")
-_KINDS = {stem: kind for kind, stem in GROUP_STEMS.items()}
+_KINDS = {stem: kind for kind, stem in GROUP_STEMS.items() if LAYOUTS[kind]}
+_GROUP = re.compile(rf"({'|'.join(_KINDS)})(_[1-9][0-9]*)?")
 
 # Keras stores arrays as they are, so data far larger than its file is an attack or damage.
 _LARGEST_EXPANSION = 100

@@ -35,4 +35,5 @@ def _data() -> list[tuple[str, str]]:
 
 
 def _models() -> list[tuple[str, str]]:
-    return [(name, "options: :width=CHANNELS,stem=cifar|imagenet") for name in MODELS]
+    options = "options: :width=CHANNELS,stem=cifar|imagenet,stochastic_depth=RATE,dropout=RATE"
+    return [(name, options) for name in MODELS]

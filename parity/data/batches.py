@@ -124,14 +124,18 @@ class BatchStream:
             )
             raise IndexError(message)
         draws = self._draw_epoch(epoch)
-        size = self.recipe.batch_size
-        samples = draws.order[index * size : (index + 1) * size]
+        samples = self.samples(epoch, index)
         images = self.dataset.train_images[samples]
         if self.recipe.augment.crop_px:
             images = crop_images(images, draws.offsets[samples], self.recipe.augment.crop_px)
         if self.recipe.augment.flip:
             images = flip_images(images, draws.flips[samples])
         return DrawnBatch(images=images, labels=self.dataset.train_labels[samples])
+
+    def samples(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """Return which training samples batch `index` of `epoch` holds, both counted from 0."""
+        size = self.recipe.batch_size
+        return self._draw_epoch(epoch).order[index * size : (index + 1) * size]
 
     def finish(self, drawn: DrawnBatch) -> Batch:
         """Return the batch with normalized images and the loss's targets."""

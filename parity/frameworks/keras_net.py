@@ -16,10 +16,18 @@ from conversion.layouts import LAYOUTS, move_axes, move_shape
 from parity import runtime
 from parity.errors import ConversionError, ParityError
 from parity.frameworks.keras_backends.engine import Engine
-from parity.frameworks.net import Array, Average, Batch, OptimizerState, State, StepRecord
-from parity.frameworks.states import describe_state_problems
+from parity.frameworks.net import (
+    Array,
+    Average,
+    Batch,
+    Masks,
+    OptimizerState,
+    State,
+    StepRecord,
+)
+from parity.frameworks.states import describe_state_problems, require_masks
 from parity.spec.optimizers import AVERAGE
-from parity.spec.paths import layer_path
+from parity.spec.paths import keras_name, layer_path
 
 _ENGINES = {"tensorflow": "TensorflowEngine", "jax": "JaxEngine", "torch": "TorchEngine"}
 
@@ -77,25 +85,33 @@ class KerasNet:
         """The Keras model itself."""
         return self._model
 
-    def forward(self, images: Array, *, training: bool) -> Array:
+    def forward(self, images: Array, *, training: bool, masks: Masks | None = None) -> Array:
         """See `Net.forward`."""
+        named = self._masks(masks or {}, training=training)
         with runtime.precision(self.dtype):
-            return self._engine.forward(self._cast(images), training=training)
+            return self._engine.forward(self._cast(images), named, training=training)
 
     def gradients(self, batch: Batch) -> StepRecord:
         """See `Net.gradients`."""
+        masks = self._masks(batch.masks, training=True)
         with runtime.precision(self.dtype):
-            outcome = self._engine.gradients(self._cast(batch.images), self._cast(batch.targets))
+            outcome = self._engine.gradients(
+                self._cast(batch.images), self._cast(batch.targets), masks
+            )
         return self._record(*outcome)
 
     def step(
         self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
     ) -> StepRecord:
         """See `Net.step`."""
+        masks = self._masks(batch.masks, training=True)
         with runtime.precision(self.dtype), self._averaged(progress):
             self._optimizer.learning_rate = rate
             outcome = self._engine.step(
-                self._cast(batch.images), self._cast(batch.targets), with_gradients=with_gradients
+                self._cast(batch.images),
+                self._cast(batch.targets),
+                masks,
+                with_gradients=with_gradients,
             )
         return self._record(*outcome)
 
@@ -163,8 +179,9 @@ class KerasNet:
                 variable.assign(self._cast(moved))
             self._optimizer.iterations.assign(state.step)
 
-    def trace(self, images: Array, *, training: bool) -> State:
+    def trace(self, images: Array, *, training: bool, masks: Masks | None = None) -> State:
         """See `Net.trace`."""
+        named = self._masks(masks or {}, training=training)
         with runtime.precision(self.dtype):
             if self._tracer is None:
                 layers = [
@@ -177,7 +194,7 @@ class KerasNet:
                 self._tracer = paths, keras.Model(self._model.inputs, outputs)
             paths, tracer = self._tracer
             before = [_to_numpy(variable) for variable in self._model.non_trainable_variables]
-            arrays = self._engine.outputs(tracer, self._cast(images), training=training)
+            arrays = self._engine.outputs(tracer, self._cast(images), named, training=training)
             for variable, value in zip(self._model.non_trainable_variables, before, strict=True):
                 variable.assign(value)
         return {path: _channels_first(array) for path, array in zip(paths, arrays, strict=True)}
@@ -198,6 +215,14 @@ class KerasNet:
 
     def _cast(self, array: Array) -> Array:
         return np.ascontiguousarray(array, dtype=self.dtype)
+
+    def _masks(self, masks: Masks, *, training: bool) -> Masks:
+        """Return the masks by the names of the layers that apply them: none but in training."""
+        if not training:
+            return {}
+        layers = [layer.name for layer in self._model.layers if hasattr(layer, "kept")]
+        require_masks(masks, map(layer_path, layers), where=self.label)
+        return {keras_name(path): kept for path, kept in masks.items()}
 
     def _trainable(self) -> list[tuple[str, Any]]:
         names = {

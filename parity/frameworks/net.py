@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 State = dict[str, Array]
+Masks = dict[str, NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +25,13 @@ class Batch:
         images: `(n, h, w, c)` float32, normalized.
         labels: `(n,)` integers.
         targets: `(n, classes)` float64, from `parity.spec.losses.build_targets`.
+        masks: What each layer that drops something keeps of each sample, by layer path.
     """
 
     images: NDArray[np.float32]
     labels: NDArray[np.integer]
     targets: NDArray[np.float64]
+    masks: Masks = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,11 @@ class Average(Protocol):
 
 
 class Net(Protocol):
-    """A built model instance with loss and optimizer."""
+    """A built model instance with loss and optimizer.
+
+    It draws nothing itself: in training mode every layer that drops something must be given what it
+    keeps, or `SpecError` is raised. Such a layer has an attribute `kept`.
+    """
 
     @property
     def label(self) -> str:
@@ -91,10 +98,10 @@ class Net(Protocol):
     def dtype(self) -> str:
         """`float32` or `float64`."""
 
-    def forward(self, images: Array, *, training: bool) -> Array:
+    def forward(self, images: Array, *, training: bool, masks: Masks | None = None) -> Array:
         """Return logits `(n, classes)`.
 
-        In training mode batch statistics are used and buffers move.
+        In training mode batch statistics are used, buffers move and masks are applied.
         """
 
     def gradients(self, batch: Batch) -> StepRecord:
@@ -134,7 +141,7 @@ class Net(Protocol):
     def load_optimizer_state(self, state: OptimizerState) -> None:
         """Take over the optimizer's arrays."""
 
-    def trace(self, images: Array, *, training: bool) -> State:
+    def trace(self, images: Array, *, training: bool, masks: Masks | None = None) -> State:
         """Return each layer's output by layer path, images as `(n, c, h, w)`; no buffer moves."""
 
     def astype(self, dtype: str) -> "Net":

@@ -1,8 +1,8 @@
-"""Checks on states that every net makes before it takes one over. Imports no framework."""
+"""Checks on states and masks that every net makes before it takes them. Imports no framework."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from parity.errors import describe_list
+from parity.errors import SpecError, describe_list
 from parity.frameworks.net import Array
 
 
@@ -29,3 +29,20 @@ def describe_state_problems(
     )
     parts = [f"{len(names)} {kind} ({describe_list(names)})" for names, kind in kinds if names]
     return f"{', '.join(parts)}." if parts else None
+
+
+def require_masks(masks: Iterable[str], expected: Iterable[str], *, where: str) -> None:
+    """Raise unless masks are given for the layers that drop something, and for no others.
+
+    Raises:
+        SpecError: If one is missing or names no such layer; all are listed.
+    """
+    given, wanted = set(masks), set(expected)
+    kinds = ((sorted(wanted - given), "missing"), (sorted(given - wanted), "unexpected"))
+    parts = [f"{len(names)} {kind} ({describe_list(names)})" for names, kind in kinds if names]
+    if parts:
+        message = (
+            f"{where}: expected a mask for each layer that drops something; {', '.join(parts)}. "
+            "parity.masks.draw_masks draws them from the model's spec."
+        )
+        raise SpecError(message)

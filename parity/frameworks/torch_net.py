@@ -15,12 +15,13 @@ from parity.frameworks.net import (
     Array,
     Average,
     Batch,
+    Masks,
     OptimizerState,
     SlotsOf,
     State,
     StepRecord,
 )
-from parity.frameworks.states import describe_state_problems
+from parity.frameworks.states import describe_state_problems, require_masks
 from parity.spec.optimizers import AVERAGE
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -83,10 +84,10 @@ class TorchNet:
         self.dtype = dtype
         self.memory_format = memory_format
 
-    def forward(self, images: Array, *, training: bool) -> Array:
+    def forward(self, images: Array, *, training: bool, masks: Masks | None = None) -> Array:
         """See `Net.forward`."""
         self._module.train(training)
-        with torch.no_grad():
+        with torch.no_grad(), self._masked(masks or {}):
             return _to_numpy(self._module(self._images(images)))
 
     def gradients(self, batch: Batch) -> StepRecord:
@@ -98,6 +99,7 @@ class TorchNet:
         self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
     ) -> StepRecord:
         """See `Net.step`."""
+        self._start_average()  # the forward pass moves buffers, which may be averaged
         loss, logits = self._backward(batch)
         gradients = self._gradients() if with_gradients else {}
         self._update(rate, progress)
@@ -109,6 +111,7 @@ class TorchNet:
         self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
     ) -> None:
         """See `Net.apply_gradients`."""
+        self._start_average()
         for name, parameter in self._parameters():
             parameter.grad = self._tensor(gradients[name]).to(memory_format=_format_of(parameter))
         self._update(rate, progress)
@@ -145,8 +148,7 @@ class TorchNet:
                     torch.full_like(parameter, start) if array is None else array
                 )
         if self._average is not None:
-            if self._steps == 0:
-                self._average.start()
+            self._start_average()
             slots[AVERAGE] = {name: _to_numpy(t) for name, t in self._average.arrays.items()}
         return OptimizerState(step=self._steps, slots=slots)
 
@@ -172,11 +174,11 @@ class TorchNet:
             for name, average in self._average.arrays.items():
                 average.copy_(self._tensor(state.slots[AVERAGE][name]))
 
-    def trace(self, images: Array, *, training: bool) -> State:
+    def trace(self, images: Array, *, training: bool, masks: Masks | None = None) -> State:
         """See `Net.trace`."""
         before = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         with self._outputs() as outputs:
-            self.forward(images, training=training)
+            self.forward(images, training=training, masks=masks)
         with torch.no_grad():
             for name, buffer in self._module.named_buffers():
                 buffer.copy_(before[name])
@@ -220,22 +222,40 @@ class TorchNet:
     def _backward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         self._module.train()
         self._optimizer.zero_grad(set_to_none=True)
-        logits = self._module(self._images(batch.images))
+        with self._masked(batch.masks):
+            logits = self._module(self._images(batch.images))
         loss = self._loss(logits, self._tensor(batch.targets))
         if self._penalty is not None:
             loss = loss + self._penalty([parameter for _, parameter in self._parameters()])
         loss.backward()
         return loss.detach(), logits
 
+    @contextmanager
+    def _masked(self, masks: Masks) -> Iterator[None]:
+        """Tell the layers that drop something what to keep, in training mode."""
+        layers = {path: m for path, m in self._module.named_modules() if hasattr(m, "kept")}
+        if self._module.training:
+            require_masks(masks, layers, where=self.label)
+            for path, layer in layers.items():
+                layer.kept = torch.from_numpy(masks[path]).to(self._device)
+        try:
+            yield
+        finally:
+            for layer in layers.values():
+                layer.kept = None
+
     def _update(self, rate: float, progress: float) -> None:
-        if self._average is not None and self._steps == 0:
-            self._average.start()
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group.get("lr_factor", 1.0)
         self._optimizer.step()
         self._steps += 1
         if self._average is not None:
             self._average.update(count=self._steps, progress=progress)
+
+    def _start_average(self) -> None:
+        """Take the present weights as the average, before the first update."""
+        if self._average is not None and self._steps == 0:
+            self._average.start()
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self._module.named_parameters() if p.requires_grad)

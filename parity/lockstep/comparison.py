@@ -18,7 +18,7 @@ from parity.lockstep.findings import Findings
 from parity.lockstep.free import run_free
 from parity.lockstep.injection import describe_no_op, parse_injection
 from parity.lockstep.loop import model_spec
-from parity.lockstep.pair import LockstepSettings, Pair, build_pair
+from parity.lockstep.pair import LockstepSettings, Pair, array_names, build_pair
 from parity.lockstep.power import Trial, measure_power
 from parity.lockstep.resynced import run_resynced
 from parity.lockstep.steps import prefixed
@@ -137,7 +137,7 @@ def _start(pair: Pair, findings: Findings) -> bool:
     settings = pair.settings
     expected = initial_state(pair.spec, seed=settings.seed)
     pair.reference.load_state(expected)
-    unmatched = sorted(_array_names(pair.candidate) ^ _array_names(pair.reference))
+    unmatched = sorted(array_names(pair.candidate) ^ array_names(pair.reference))
     structure = Worst(gap=float(len(unmatched)), where=unmatched[0] if unmatched else "")
     findings.add(0, "state structure", structure, bound=0.0)
     if unmatched:
@@ -164,13 +164,6 @@ def _initial_slot_gap(pair: Pair) -> Worst:
         if slot != AVERAGE
     ]
     return max(gaps, key=lambda gap: gap.gap, default=NOTHING)
-
-
-def _array_names(net: Net) -> set[str]:
-    """Return the names of a net's arrays, those of its optimizer after their slot's."""
-    slots = net.optimizer_state().slots
-    held = {f"{slot} {name}" for slot, arrays in slots.items() for name in arrays}
-    return held.union(net.state())
 
 
 def _parameters(net: Net) -> State:

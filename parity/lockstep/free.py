@@ -107,7 +107,7 @@ def add_free_gaps(
 
 
 def _find_kink(pair: Pair, before: tuple[Snapshot, Snapshot], event: StepEvent) -> str | None:
-    flips = count_mask_flips(pair.nets, before, event.batch.images)
+    flips = count_mask_flips(pair.nets, before, event.batch)
     return describe_flips(flips, step=event.step + 1)
 
 

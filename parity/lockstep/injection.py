@@ -9,6 +9,7 @@ from parity.reference.layers import window_pads
 from parity.spec.conventions import Conventions
 from parity.spec.layers import BatchNorm2d, Conv2d
 from parity.spec.models import ResNetSpec
+from parity.spec.optimizers import Muon
 from parity.spec.recipe import ResolvedRecipe, apply_overrides
 from parity.spec.schedules import is_constant
 
@@ -106,6 +107,9 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
     field = injection.text.partition("=")[0].strip().rpartition(".")[2]
     if injection.recipe == recipe:
         return f"{field} already has that value"
+    reason = _describe_void_rule(field, recipe, spec)
+    if reason:
+        return reason
     if field == "l2_in_loss" and recipe.optimizer.l2 == 0.0:
         return "this recipe has no coupled penalty (optimizer.l2 = 0.0)"
     if field == "decay_scaled_by_lr":
@@ -115,6 +119,25 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
             return "under a constant schedule the current rate is the base rate"
     if field == "stride_offset" and all(_pads_agree(size, conv) for size, conv in _strided(spec)):
         return f"with {_describe_size(spec)} inputs every strided window has the same padding"
+    return None
+
+
+def _describe_void_rule(field: str, recipe: ResolvedRecipe, spec: ResNetSpec) -> str | None:
+    """Return why a form of the update rule changes nothing under the rule's other values."""
+    rule = recipe.optimizer
+    if field in ("velocity_holds_lr", "dampening") and getattr(rule, "momentum", 1.0) == 0.0:
+        return "this rule keeps no velocity (optimizer.momentum = 0.0)"
+    if field == "rms_rate" and isinstance(rule, Muon) and rule.scale != "rms":
+        return f"it is read where optimizer.scale is 'rms'; here that is {rule.scale!r}"
+    if field == "adapts_undecayed":
+        decayed = [
+            own.l2 or own.decoupled_decay
+            for name, slot in spec.slots().items()
+            if slot.role == "parameter"
+            for own in [recipe.update.assign(name, len(slot.shape)).rule]
+        ]
+        if all(decayed):
+            return "every array of this model is decayed"
     return None
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parity.compare.gaps import largest
-from parity.frameworks.net import Array, Net
+from parity.frameworks.net import Batch, Net
 from parity.lockstep.steps import Snapshot, take_snapshot
 
 # A unit that rounding has turned is tiny on both sides; one that a fault has turned need not be.
@@ -29,7 +29,7 @@ class MaskFlips:
 
 
 def count_mask_flips(
-    nets: Sequence[Net], snapshots: Sequence[Snapshot], images: Array
+    nets: Sequence[Net], snapshots: Sequence[Snapshot], batch: Batch
 ) -> tuple[MaskFlips, ...]:
     """Return the ReLU layers whose masks differ between two nets in training mode.
 
@@ -39,7 +39,7 @@ def count_mask_flips(
     for net, snapshot in zip(nets, snapshots, strict=True):
         present = take_snapshot(net)
         net.load_state(snapshot.state)
-        traces.append(net.trace(images, training=True))
+        traces.append(net.trace(batch.images, training=True, masks=batch.masks))
         net.load_state(present.state)
     flips = []
     for path in traces[0]:

@@ -1,5 +1,6 @@
 """The training loop: the same batches and rates for every net in a list, and evaluation."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import numpy as np
 from parity.data.batches import BatchStream, chain_digest
 from parity.frameworks.net import Batch, Net, StepRecord
 from parity.initialize import initial_state
+from parity.masks import draw_masks
 from parity.spec.models import ResNetSpec, resnet_spec
 from parity.spec.optimizers import AVERAGE, AveragingSpec
 from parity.spec.recipe import ResolvedRecipe
@@ -75,6 +77,13 @@ def rate_at(recipe: ResolvedRecipe, stream: BatchStream, *, step: int) -> float:
     return recipe.optimizer.lr * factor
 
 
+def with_masks(batch: Batch, spec: ResNetSpec, stream: BatchStream, *, step: int) -> Batch:
+    """Return the batch of a 0-based step with what the model's layers keep in it."""
+    epoch, index = divmod(step, stream.steps_per_epoch)
+    masks = draw_masks(spec, seed=stream.seed, epoch=epoch, samples=stream.samples(epoch, index))
+    return dataclasses.replace(batch, masks=masks)
+
+
 def training_steps(
     nets: Sequence[Net],
     stream: BatchStream,
@@ -90,17 +99,19 @@ def training_steps(
     Args:
         nets: Nets to train, each under the recipe at its place in `recipes`.
         stream: Source of the batches.
-        recipes: Read for the learning rate and the number of steps only.
+        recipes: Read for the learning rate and the number of steps; the masks are those of the
+            first one's model.
         start: First step, 0-based.
         stop: Step to stop before.
         digest: Digest of the stream before `start`.
         with_gradients: Whether records hold gradients.
     """
+    spec = model_spec(recipes[0], stream)
     for step in range(start, stop):
         epoch, index = divmod(step, stream.steps_per_epoch)
         drawn = stream.draw(epoch, index)
         digest = chain_digest(digest, drawn.images, drawn.labels)
-        batch = stream.finish(drawn)
+        batch = with_masks(stream.finish(drawn), spec, stream, step=step)
         rates = tuple(rate_at(recipe, stream, step=step) for recipe in recipes)
         progress = (step + 1) / total_steps(recipes[0], stream)
         records = tuple(

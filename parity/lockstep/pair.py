@@ -96,3 +96,10 @@ def build_net(
         device=settings.device,
         keras_backend=settings.keras_backend,
     )
+
+
+def array_names(net: Net) -> set[str]:
+    """Return the names of a net's arrays, those of its optimizer after their slot's."""
+    slots = net.optimizer_state().slots
+    held = {f"{slot} {name}" for slot, arrays in slots.items() for name in arrays}
+    return held.union(net.state())

@@ -17,7 +17,7 @@ from parity.lockstep.findings import Findings
 from parity.lockstep.free import add_free_gaps, free_gaps, free_limits
 from parity.lockstep.injection import Injection, describe_no_op
 from parity.lockstep.loop import training_steps
-from parity.lockstep.pair import Pair, build_net
+from parity.lockstep.pair import Pair, array_names, build_net
 from parity.lockstep.resynced import compared_step, resync
 from parity.lockstep.single import SinglePrecisionJudge
 from parity.lockstep.steps import judge_step
@@ -34,8 +34,8 @@ from parity.testing.faults import (
 # within these steps has after more of them, too.
 FREE_STEPS = 10
 
-# Other arrays than the reference's: no comparison can miss it.
-_STRUCTURAL = ("conv_bias_flipped", "amsgrad_flipped", "amsbound_flipped", "centered_flipped")
+# Compared before the first step, so that no comparison can miss it.
+_AT_THE_START = ("conv_bias_flipped", "initial_accumulator_off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +67,15 @@ def measure_power(pair: Pair, course: Course) -> list[Trial]:
     A resynced comparison repeats its last step; free-running float64 nets run their first
     `FREE_STEPS`. The trials use the reference, which is left wherever they end.
     """
-    return [_try(name, injection, pair, course) for name, injection in standard_faults(pair)]
+    trials = [_try(name, injection, pair, course) for name, injection in standard_faults(pair)]
+    return [trial for trial in trials if trial is not None]
 
 
 def standard_faults(pair: Pair) -> Iterator[tuple[str, Injection]]:
     """Yield name and injection of each fault that applies."""
     recipe = pair.recipe
     for name in (*CONVENTION_FAULTS, *OPTIMIZER_FAULTS, *UPDATE_FAULTS):
-        if name in _STRUCTURAL:
+        if name in _AT_THE_START:
             continue
         try:
             text, wrong = _seed_fault(name, recipe)
@@ -97,11 +98,14 @@ def _seed_fault(name: str, recipe: ResolvedRecipe) -> tuple[str, ResolvedRecipe]
     return f"{field}={getattr(spec, field)}", dataclasses.replace(recipe, **{owner: spec})
 
 
-def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial:
+def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial | None:
+    """Return the trial of a fault; None if it has other arrays, which no comparison can miss."""
     settings = pair.settings
     # A torch twin is built in no time; a Keras one is compiled anew for each fault.
     framework = "torch" if "torch" in (settings.reference, settings.candidate) else "keras"
     wrong = build_net(framework, injection.candidate_spec(pair.spec), injection.recipe, settings)
+    if array_names(wrong) != array_names(pair.reference):
+        return None
     suspect = dataclasses.replace(pair, candidate=wrong, injection=injection)
     for net in suspect.nets:
         resync(net, course.before)

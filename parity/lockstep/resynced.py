@@ -9,7 +9,7 @@ from parity.data.batches import START_DIGEST
 from parity.frameworks.net import Net
 from parity.lockstep.course import Course
 from parity.lockstep.findings import Findings
-from parity.lockstep.loop import StepEvent, training_steps
+from parity.lockstep.loop import StepEvent, training_steps, with_masks
 from parity.lockstep.pair import Pair
 from parity.lockstep.single import SinglePrecisionJudge
 from parity.lockstep.steps import (
@@ -82,8 +82,9 @@ def _train_reference(pair: Pair, *, start: int, stop: int, digest: str) -> str:
 
 def _judge_forward(pair: Pair, findings: Findings, *, step: int) -> None:
     batch = pair.stream.batch(*divmod(step - 1, pair.stream.steps_per_epoch))
+    batch = with_masks(batch, pair.spec, pair.stream, step=step - 1)
     for training in (False, True):
-        judge_forward(findings, pair, batch.images, step=step, training=training)
+        judge_forward(findings, pair, batch, step=step, training=training)
 
 
 def _zero_gradient_notes(pair: Pair) -> list[str]:

@@ -113,18 +113,18 @@ class SinglePrecisionJudge:
     def _probe(self, before: Snapshot, batch: Batch) -> Iterator[Probe]:
         """Yield the calibration set's runs of the forward pass."""
         for net in self._calibration:
-            yield _run(net, before.state, batch.images)
+            yield _run(net, before.state, batch)
         net = self._calibration[0]
         nudged = {
             name: np.nextafter(array, np.float32(np.inf)) if array.dtype == np.float32 else array
             for name, array in before.state.items()
         }
-        yield _run(net, nudged, batch.images)
-        backwards = _run(net, before.state, batch.images[::-1])
+        yield _run(net, nudged, batch)
+        backwards = _run(net, before.state, _reversed(batch))
         yield Probe(logits=backwards.logits[::-1], buffers=backwards.buffers)
 
     def _describe_first_step(self, event: StepEvent, before: Snapshot) -> list[str]:
-        flips = count_mask_flips(self._pair.nets, (before, before), event.batch.images)
+        flips = count_mask_flips(self._pair.nets, (before, before), event.batch)
         turned, units = sum(flip.flipped for flip in flips), sum(flip.units for flip in flips)
         counted = (
             f"rounding turns {turned} of {units:,} ReLU units at step 1 (first in {flips[0].path})"
@@ -161,9 +161,18 @@ def _calibration_nets(pair: Pair) -> Iterator[Net]:
         )
 
 
-def _run(net: Net, state: State, images: Array) -> Probe:
+def _reversed(batch: Batch) -> Batch:
+    return Batch(
+        images=batch.images[::-1],
+        labels=batch.labels[::-1],
+        targets=batch.targets[::-1],
+        masks={path: kept[::-1].copy() for path, kept in batch.masks.items()},
+    )
+
+
+def _run(net: Net, state: State, batch: Batch) -> Probe:
     net.load_state(state)
-    logits = net.forward(images, training=True)
+    logits = net.forward(batch.images, training=True, masks=batch.masks)
     return Probe(logits=logits, buffers=_buffers(net))
 
 

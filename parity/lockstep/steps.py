@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.compare.gaps import State, Worst, layer_gap, tensor_gap, update_gap
-from parity.frameworks.net import Array, Net, OptimizerState
+from parity.frameworks.net import Array, Batch, Net, OptimizerState
 from parity.lockstep import bounds
 from parity.lockstep.findings import Findings
 from parity.lockstep.loop import StepEvent
@@ -44,11 +44,12 @@ def zero_gradient_parameters(spec: ResNetSpec) -> tuple[str, ...]:
 
 
 def judge_forward(
-    findings: Findings, pair: Pair, images: Array, *, step: int, training: bool
+    findings: Findings, pair: Pair, batch: Batch, *, step: int, training: bool
 ) -> None:
     """Compare layer outputs from the same state, in the order the reference runs them."""
-    reference = pair.reference.trace(images, training=training)
-    candidate = pair.candidate.trace(images, training=training)
+    reference, candidate = (
+        net.trace(batch.images, training=training, masks=batch.masks) for net in pair.nets
+    )
     for path, expected in reference.items():
         actual = candidate[path].reshape(expected.shape)
         worst = tensor_gap({path: actual}, {path: expected})

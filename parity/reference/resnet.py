@@ -6,9 +6,9 @@ reference layers only.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,7 +20,10 @@ from parity.spec.models import BlockSpec, ResNetSpec, block_specs
 
 Array = NDArray[np.float64]
 Arrays = dict[str, Array]
-NodeKind = Literal["conv", "bn", "relu", "max_pool", "average_pool", "linear"]
+Masks = Mapping[str, NDArray[np.bool_]]
+NodeKind = Literal[
+    "conv", "bn", "relu", "max_pool", "average_pool", "linear", "stochastic_depth", "dropout"
+]
 
 IMAGES = "images"
 STEM_POOL_KERNEL = 3
@@ -36,12 +39,14 @@ class Node:
         kind: Which reference layer runs.
         inputs: Paths of the outputs it reads, or `IMAGES`; the sum of two if there are two.
         stride: Of a convolution or max pool.
+        rate: Of a layer that drops something.
     """
 
     path: str
     kind: NodeKind
     inputs: tuple[str, ...]
     stride: int = 1
+    rate: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,8 @@ class ResNetTape:
         spec: What ran.
         state: Parameters and buffers it ran with.
         images: `(n, c, h, w)`.
-        training: Whether batch norms used the batch's statistics.
+        training: Whether batch norms used the batch's statistics, and masks dropped anything.
+        masks: What each layer that drops something kept, by layer path.
         trace: Each layer's output by layer path; `head` holds the logits.
         buffers: Running statistics after the pass, by `layer path.slot name`.
     """
@@ -61,6 +67,7 @@ class ResNetTape:
     state: Arrays
     images: Array
     training: bool
+    masks: Masks
     trace: Arrays
     buffers: Arrays
 
@@ -80,7 +87,12 @@ def resnet_nodes(spec: ResNetSpec) -> tuple[Node, ...]:
 
 
 def resnet_trace(
-    spec: ResNetSpec, state: Mapping[str, ArrayLike], images: ArrayLike, *, training: bool
+    spec: ResNetSpec,
+    state: Mapping[str, ArrayLike],
+    images: ArrayLike,
+    *,
+    training: bool,
+    masks: Masks | None = None,
 ) -> tuple[Arrays, Arrays]:
     """Return `(trace, buffers)`: outputs by layer path, and running statistics after the pass.
 
@@ -88,30 +100,48 @@ def resnet_trace(
         spec: What to run.
         state: Every parameter and buffer by `layer path.slot name`.
         images: `(n, c, h, w)`.
-        training: Whether batch norms use the batch's statistics and buffers move.
+        training: Whether batch norms use the batch's statistics, buffers move, and masks are read.
+        masks: What each layer that drops something keeps, by layer path.
 
     Raises:
         SpecError: If names or shapes do not match the spec; all offenders are listed.
     """
-    tape = record_resnet(spec, state, images, training=training)
+    tape = record_resnet(spec, state, images, training=training, masks=masks)
     return tape.trace, tape.buffers
 
 
 def record_resnet(
-    spec: ResNetSpec, state: Mapping[str, ArrayLike], images: ArrayLike, *, training: bool
+    spec: ResNetSpec,
+    state: Mapping[str, ArrayLike],
+    images: ArrayLike,
+    *,
+    training: bool,
+    masks: Masks | None = None,
 ) -> ResNetTape:
     """Run a ResNet as `resnet_trace` does and return the tape that `resnet_backward` reads."""
     arrays = {name: np.asarray(value, dtype=np.float64) for name, value in state.items()}
     batch = np.asarray(images, dtype=np.float64)
-    _require_fitting(spec, arrays, batch)
+    kept = masks or {}
+    _require_fitting(spec, arrays, batch, expected_masks(spec, training=training) - kept.keys())
     names = [name for name, slot in spec.slots().items() if slot.role == "buffer"]
     buffers = {name: arrays[name].copy() for name in names}
     tape = ResNetTape(
-        spec=spec, state=arrays, images=batch, training=training, trace={}, buffers=buffers
+        spec=spec,
+        state=arrays,
+        images=batch,
+        training=training,
+        masks=kept,
+        trace={},
+        buffers=buffers,
     )
     for node in resnet_nodes(spec):
         tape.trace[node.path] = _outputs(node, tape)
     return tape
+
+
+def expected_masks(spec: ResNetSpec, *, training: bool) -> set[str]:
+    """Return the layers that must be told what they keep."""
+    return {layer.path for layer in spec.masked_layers()} if training else set()
 
 
 def resnet_backward(tape: ResNetTape, d_logits: ArrayLike) -> Arrays:
@@ -141,7 +171,11 @@ def _nodes(spec: ResNetSpec) -> Iterator[Node]:
         yield from [*nodes, end]
         last = end.path
     yield Node(path="pool", kind="average_pool", inputs=(last,))
-    yield Node(path="head", kind="linear", inputs=("pool",))
+    last = "pool"
+    if spec.dropout > 0.0:
+        last = "dropout"
+        yield Node(path=last, kind="dropout", inputs=("pool",), rate=spec.dropout)
+    yield Node(path="head", kind="linear", inputs=(last,))
 
 
 def _block_nodes(
@@ -159,7 +193,12 @@ def _block_nodes(
     if block.has_projection:
         shortcut = f"{block.path}.shortcut.bn"
         yield from _conv_bn(f"{block.path}.shortcut.conv", shortcut, start, strides)
-    yield Node(path=last, kind="relu", inputs=(f"{block.path}.bn{count}", shortcut))
+    branch = f"{block.path}.bn{count}"
+    if block.drop_rate > 0.0:
+        path, rate = f"{block.path}.stochastic_depth", block.drop_rate
+        yield Node(path=path, kind="stochastic_depth", inputs=(branch,), rate=rate)
+        branch = path
+    yield Node(path=last, kind="relu", inputs=(branch, shortcut))
 
 
 def _conv_bn(conv: str, norm: str, source: str, strides: Mapping[str, int]) -> Iterator[Node]:
@@ -202,6 +241,9 @@ def _outputs(node: Node, tape: ResNetTape) -> Array:
             return layers.global_average_pool(inputs)
         case "linear":
             return layers.linear(inputs, tape.slot(node, "weight"), tape.slot(node, "bias"))
+        case "stochastic_depth" | "dropout":
+            forward, _ = _DROPPING[node.kind]
+            return forward(inputs, tape.masks.get(node.path, ()), **_drop_knobs(node, tape))
 
 
 def _gradients(node: Node, tape: ResNetTape, d_outputs: Array) -> tuple[Array, Arrays]:
@@ -244,11 +286,29 @@ def _gradients(node: Node, tape: ResNetTape, d_outputs: Array) -> tuple[Array, A
                 d_outputs, inputs, tape.slot(node, "weight")
             )
             return d_inputs, {"weight": d_weight, "bias": d_bias}
+        case "stochastic_depth" | "dropout":
+            _, backward = _DROPPING[node.kind]
+            kept = tape.masks.get(node.path, ())
+            return backward(d_outputs, kept, **_drop_knobs(node, tape)), {}
 
 
-def _require_fitting(spec: ResNetSpec, state: Arrays, images: Array) -> None:
+_DROPPING = {
+    "stochastic_depth": (layers.stochastic_depth, layers.stochastic_depth_backward),
+    "dropout": (layers.dropout, layers.dropout_backward),
+}
+
+
+def _drop_knobs(node: Node, tape: ResNetTape) -> dict[str, Any]:
+    return {"rate": node.rate, "scale_at": "training", "training": tape.training}
+
+
+def _require_fitting(
+    spec: ResNetSpec, state: Arrays, images: Array, unmasked: Iterable[str]
+) -> None:
     shapes = spec.state_shapes()
     problems = []
+    if without := sorted(unmasked):
+        problems.append(f"{len(without)} masks missing ({describe_list(without)}).")
     if missing := [name for name in shapes if name not in state]:
         problems.append(f"{len(missing)} slots missing ({describe_list(missing)}).")
     if unexpected := [name for name in state if name not in shapes]:

@@ -1,7 +1,8 @@
 """Layer kinds of the spec: what each layer is called, where it sits, and which arrays it carries.
 
 A layer lists its slots in PyTorch names and layout; conversion, initialization, states and the
-reference all read them from here.
+reference all read them from here. A layer that drops something carries no array: what it keeps is
+given to it, step by step.
 """
 
 from dataclasses import dataclass
@@ -91,4 +92,44 @@ class Linear:
         )
 
 
-Layer = Conv2d | BatchNorm2d | Linear
+@dataclass(frozen=True, kw_only=True)
+class Dropout:
+    """Dropout by element of `(n, features)`; what is kept is divided by `1 - rate`."""
+
+    path: str
+    features: int
+    rate: float
+
+    @property
+    def mask_shape(self) -> Shape:
+        """Shape of one sample's mask."""
+        return (self.features,)
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Return the arrays it carries: none."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StochasticDepth:
+    """Dropout of whole samples of a residual branch `(n, c, h, w)`, before the addition.
+
+    What is kept is divided by `1 - rate`, so that evaluation leaves the branch as it is (Huang et
+    al. 2016 instead multiply by `1 - rate` in evaluation).
+    """
+
+    path: str
+    rate: float
+
+    @property
+    def mask_shape(self) -> Shape:
+        """Shape of one sample's mask."""
+        return (1, 1, 1)
+
+    def slots(self) -> tuple[Slot, ...]:
+        """Return the arrays it carries: none."""
+        return ()
+
+
+MaskedLayer = Dropout | StochasticDepth
+Layer = Conv2d | BatchNorm2d | Linear | Dropout | StochasticDepth

@@ -10,7 +10,17 @@ from typing import Literal
 
 from parity.errors import SpecError, describe_nearest
 from parity.spec.conventions import Conventions
-from parity.spec.layers import BatchNorm2d, Conv2d, Layer, Linear, Shape, Slot
+from parity.spec.layers import (
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Layer,
+    Linear,
+    MaskedLayer,
+    Shape,
+    Slot,
+    StochasticDepth,
+)
 
 Block = Literal["basic", "bottleneck"]
 Stem = Literal["cifar", "imagenet"]
@@ -37,6 +47,11 @@ class ResNetSpec:
         in_channels: Image channels.
         input_size: Image `(height, width)` in pixels.
         classes: Number of logits.
+        stochastic_depth: Rate at which the last block's residual branch is dropped, sample by
+            sample; block `i` of `b`, from 0, has `stochastic_depth * i / (b - 1)`: the linear decay
+            of Huang et al. 2016, section 3, from a first block that is always kept, as in timm
+            1.0.31, `models/resnet.py`, `make_blocks`. 0.0 is off.
+        dropout: Rate at which the features before the head are dropped. 0.0 is off.
         exceptions: Conventions of single layers that depart from the model's, by layer path.
     """
 
@@ -48,6 +63,8 @@ class ResNetSpec:
     in_channels: int
     input_size: tuple[int, int]
     classes: int
+    stochastic_depth: float = 0.0
+    dropout: float = 0.0
     exceptions: tuple[tuple[str, Conventions], ...] = ()
 
     def __post_init__(self) -> None:
@@ -66,6 +83,16 @@ class ResNetSpec:
         ]
         if min(self.input_size) < 1:
             problems.append(f"input_size must be >= 1 pixel a side; got {self.input_size!r}.")
+        problems += [
+            f"{field} must be a rate with 0 <= rate < 1; got {getattr(self, field)!r}."
+            for field in ("stochastic_depth", "dropout")
+            if not 0.0 <= getattr(self, field) < 1.0
+        ]
+        if self.stochastic_depth != 0.0 and sum(self.blocks) < 2:
+            problems.append(
+                "stochastic_depth must be 0.0 for a single block, which is always kept; "
+                f"got {self.stochastic_depth!r}."
+            )
         if problems:
             message = "ResNetSpec: " + " ".join(problems)
             raise SpecError(message)
@@ -81,6 +108,11 @@ class ResNetSpec:
             f"{name} must be a whole number; got {value!r}."
             for name, value in sizes.items()
             if type(value) is not int
+        ]
+        problems += [
+            f"{name} must be a float; got {getattr(self, name)!r}."
+            for name in ("stochastic_depth", "dropout")
+            if type(getattr(self, name)) is not float
         ]
         size = self.input_size
         if not isinstance(size, tuple) or len(size) != 2 or any(type(n) is not int for n in size):
@@ -103,8 +135,15 @@ class ResNetSpec:
         return self.width << stage
 
     def layers(self) -> tuple[Layer, ...]:
-        """Return every layer that carries arrays, in the order PyTorch registers them."""
+        """Return every layer that carries arrays or drops something.
+
+        Those with arrays come in the order in which PyTorch registers them.
+        """
         return tuple(_resnet_layers(self))
+
+    def masked_layers(self) -> tuple[MaskedLayer, ...]:
+        """Return the layers that drop something in training, in the order they run."""
+        return tuple(layer for layer in self.layers() if isinstance(layer, MaskedLayer))
 
     def slots(self) -> dict[str, Slot]:
         """Return every array of the canonical state by `layer path.slot name`."""
@@ -127,6 +166,7 @@ class BlockSpec:
         width: Channels of its 3x3 convolutions.
         out_channels: Channels it returns.
         stride: Of its first 3x3 and of its shortcut.
+        drop_rate: Of stochastic depth on its residual branch; 0.0 for none.
     """
 
     path: str
@@ -134,6 +174,7 @@ class BlockSpec:
     width: int
     out_channels: int
     stride: int
+    drop_rate: float
 
     @property
     def has_projection(self) -> bool:
@@ -144,6 +185,7 @@ class BlockSpec:
 def block_specs(spec: ResNetSpec) -> Iterator[BlockSpec]:
     """Yield the residual blocks of a ResNet in the order they run."""
     channels = spec.width
+    last, place = max(sum(spec.blocks) - 1, 1), 0
     for stage, count in enumerate(spec.blocks):
         width = spec.stage_width(stage)
         for index in range(count):
@@ -153,8 +195,10 @@ def block_specs(spec: ResNetSpec) -> Iterator[BlockSpec]:
                 width=width,
                 out_channels=width * EXPANSION[spec.block],
                 stride=2 if stage > 0 and index == 0 else 1,
+                drop_rate=spec.stochastic_depth * place / last,
             )
             channels = width * EXPANSION[spec.block]
+            place += 1
 
 
 def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
@@ -193,6 +237,8 @@ def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
                 stride=step,
             )
             channels = out_channels
+        if block.drop_rate > 0.0:
+            yield StochasticDepth(path=f"{path}.stochastic_depth", rate=block.drop_rate)
         if block.has_projection:
             yield from conv_bn(
                 f"{path}.shortcut.conv",
@@ -202,6 +248,8 @@ def _resnet_layers(spec: ResNetSpec) -> Iterator[Layer]:
                 kernel=1,
                 stride=stride,
             )
+    if spec.dropout > 0.0:
+        yield Dropout(path="dropout", features=spec.out_channels, rate=spec.dropout)
     yield Linear(path="head", in_features=spec.out_channels, out_features=spec.classes)
 
 
@@ -217,6 +265,8 @@ _FAMILY: dict[str, tuple[Block, tuple[int, ...], int, Stem | None]] = {
 }
 MODELS: tuple[str, ...] = tuple(_FAMILY)
 
+_RATES = ("stochastic_depth", "dropout")
+
 
 def resnet_spec(
     name: str,
@@ -229,6 +279,7 @@ def resnet_spec(
     """Return the spec of a model by name: `resnet20`, `resnet8:width=32`, `resnet18:stem=imagenet`.
 
     Without `stem=`, the ImageNet depths take the CIFAR stem for inputs of at most 64 pixels.
+    Further options are two rates: `resnet20:stochastic_depth=0.2,dropout=0.1`.
 
     Raises:
         SpecError: If the name or an option is unknown, or an option has a value of the wrong kind.
@@ -249,6 +300,8 @@ def resnet_spec(
         in_channels=in_channels,
         input_size=input_size,
         classes=classes,
+        stochastic_depth=float(values.get("stochastic_depth", 0.0)),
+        dropout=float(values.get("dropout", 0.0)),
     )
 
 
@@ -256,9 +309,16 @@ def _parse_options(name: str, options: str) -> dict[str, str]:
     values = {}
     for option in filter(None, options.split(",")):
         key, separator, value = option.partition("=")
-        if not separator or key not in ("width", "stem"):
+        if not separator or key not in ("width", "stem", *_RATES):
             message = (
-                f"model {name!r}: option {option!r} must be width=CHANNELS or stem=cifar|imagenet."
+                f"model {name!r}: option {option!r} must be width=CHANNELS, stem=cifar|imagenet, "
+                "stochastic_depth=RATE or dropout=RATE."
+            )
+            raise SpecError(message)
+        if key in _RATES and not re.fullmatch(r"0(\.[0-9]+)?", value):
+            message = (
+                f"model {name!r}: {key} must be a rate with 0 <= rate < 1, such as 0.2; "
+                f"got {value!r}."
             )
             raise SpecError(message)
         if key == "width" and not re.fullmatch(r"[1-9][0-9]*", value):

@@ -152,7 +152,62 @@ class LinearCase:
         return _normal_arrays(self.name, shapes)
 
 
-Case = ConvCase | MaxPoolCase | BatchNormCase | LinearCase
+@dataclass(frozen=True, kw_only=True)
+class DropoutCase:
+    """Dropout by element of `(6, 5)` inputs, the mask given.
+
+    Attributes:
+        rate: Share dropped on average.
+        training: Whether anything is dropped.
+    """
+
+    rate: float
+    training: bool
+
+    @property
+    def name(self) -> str:
+        """Readable id, such as `dropout-0.25-train`."""
+        return f"dropout-{self.rate:g}-{'train' if self.training else 'eval'}"
+
+    def arrays(self) -> dict[str, Array]:
+        """Return `inputs`."""
+        return _normal_arrays(self.name, {"inputs": (6, 5)})
+
+    def kept(self) -> NDArray[np.bool_]:
+        """Return the mask, `(6, 5)`."""
+        return stream(0, "case", self.name, "kept").random((6, 5)) >= self.rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class StochasticDepthCase:
+    """Dropout by sample of `(6, 3, h, w)` residuals, the mask given.
+
+    Attributes:
+        size: Image `(h, w)`.
+        rate: Share of the samples dropped on average.
+        training: Whether anything is dropped.
+    """
+
+    size: Size
+    rate: float
+    training: bool
+
+    @property
+    def name(self) -> str:
+        """Readable id, such as `depth-5x7-0.25-train`."""
+        mode = "train" if self.training else "eval"
+        return f"depth-{self.size[0]}x{self.size[1]}-{self.rate:g}-{mode}"
+
+    def arrays(self) -> dict[str, Array]:
+        """Return `images`."""
+        return _normal_arrays(self.name, {"images": (6, 3, *self.size)})
+
+    def kept(self) -> NDArray[np.bool_]:
+        """Return the mask, `(6, 1, 1, 1)`."""
+        return stream(0, "case", self.name, "kept").random((6, 1, 1, 1)) >= self.rate
+
+
+Case = ConvCase | MaxPoolCase | BatchNormCase | LinearCase | DropoutCase | StochasticDepthCase
 
 
 def case_name(case: Case) -> str:
@@ -192,6 +247,14 @@ LINEAR_CASES: tuple[LinearCase, ...] = (
     LinearCase(in_features=5, out_features=2),
     LinearCase(in_features=4, out_features=4),
     LinearCase(in_features=1, out_features=3),
+)
+DROPOUT_CASES: tuple[DropoutCase, ...] = tuple(
+    DropoutCase(rate=rate, training=training)
+    for rate, training in itertools.product((0.1, 0.5, 0.9), (True, False))
+)
+STOCHASTIC_DEPTH_CASES: tuple[StochasticDepthCase, ...] = tuple(
+    StochasticDepthCase(size=size, rate=rate, training=training)
+    for size, rate, training in itertools.product(((5, 7), (1, 1)), (0.1, 0.5), (True, False))
 )
 
 

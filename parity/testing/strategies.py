@@ -38,17 +38,7 @@ def conventions() -> st.SearchStrategy[Conventions]:
 
 def resnet_specs() -> st.SearchStrategy[ResNetSpec]:
     """Return a strategy of ResNets of 2 to 6 channels on images of 5 to 20 pixels a side."""
-    return st.builds(
-        ResNetSpec,
-        conventions=conventions(),
-        block=st.sampled_from(("basic", "bottleneck")),
-        blocks=st.lists(st.integers(1, 2), min_size=1, max_size=3).map(tuple),
-        stem=st.sampled_from(("cifar", "imagenet")),
-        width=st.integers(2, 6),
-        in_channels=st.integers(1, 3),
-        input_size=st.tuples(st.integers(5, 20), st.integers(5, 20)),
-        classes=st.integers(2, 5),
-    )
+    return _resnet_specs()
 
 
 def optimizer_specs() -> st.SearchStrategy[OptimizerSpec]:
@@ -98,6 +88,25 @@ def images(spec: ResNetSpec, n: int) -> st.SearchStrategy[NDArray[np.float32]]:
     shape = (n, spec.in_channels, *spec.input_size)
     return _SEEDS.map(
         lambda seed: stream(seed, "strategy", "images").standard_normal(shape).astype(np.float32)
+    )
+
+
+@st.composite
+def _resnet_specs(draw: st.DrawFn) -> ResNetSpec:
+    blocks = draw(st.lists(st.integers(1, 2), min_size=1, max_size=3).map(tuple))
+    # The spec refuses stochastic depth on a single block, which is always kept.
+    depths = (0.0, 0.2, 0.5) if sum(blocks) > 1 else (0.0,)
+    return ResNetSpec(
+        conventions=draw(conventions()),
+        block=draw(st.sampled_from(("basic", "bottleneck"))),
+        blocks=blocks,
+        stem=draw(st.sampled_from(("cifar", "imagenet"))),
+        width=draw(st.integers(2, 6)),
+        in_channels=draw(st.integers(1, 3)),
+        input_size=draw(st.tuples(st.integers(5, 20), st.integers(5, 20))),
+        classes=draw(st.integers(2, 5)),
+        stochastic_depth=draw(st.sampled_from(depths)),
+        dropout=draw(st.sampled_from((0.0, 0.3))),
     )
 
 

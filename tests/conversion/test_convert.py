@@ -42,7 +42,14 @@ def test_conversion_by_name_is_verified_in_both_frameworks(checkpoint, tmp_path,
 
 
 @pytest.mark.parametrize("preset", ["torch", "keras"])
-@pytest.mark.parametrize("model", ["resnet18:width=2,stem=imagenet", "resnet50:width=2"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "resnet18:width=2,stem=imagenet",
+        "resnet50:width=2",
+        "resnet8:width=2,stochastic_depth=0.3,dropout=0.2",
+    ],
+)
 def test_conversion_by_spec_is_verified(checkpoint, target, specs, states, model, preset):
     spec = specs(model, preset=preset)
     source = checkpoint("x.pt", spec=spec, state=states(spec, dtype="float64"))

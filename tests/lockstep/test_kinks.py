@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parity.frameworks.net import OptimizerState
+from parity.frameworks.net import Batch, OptimizerState
 from parity.lockstep.kinks import MaskFlips, count_mask_flips, describe_flips
 from parity.lockstep.steps import Snapshot
 
@@ -23,10 +23,16 @@ class FakeNet:
     def load_state(self, state):
         self._state = dict(state)
 
-    def trace(self, images, *, training):
+    def trace(self, images, *, training, masks):
         del images
         assert training
+        assert masks.keys() == {"dropout"}
         return {"a.conv": -self._state["a.w"], "a.relu": np.maximum(self._state["a.w"], 0.0)}
+
+
+BATCH = Batch(
+    images=np.zeros(1), labels=np.zeros(1), targets=np.zeros(1), masks={"dropout": np.ones(1) > 0}
+)
 
 
 def snapshot(array):
@@ -39,14 +45,14 @@ def test_flips_are_counted_from_the_snapshots_and_leave_the_nets_alone():
     nets = [FakeNet([7.0]), FakeNet([8.0])]
     snapshots = [snapshot([1.0, 1e-9, -1.0, 2.0]), snapshot([1.0, -1e-9, -1.0, 2.0])]
 
-    (flips,) = count_mask_flips(nets, snapshots, np.zeros(1))
+    (flips,) = count_mask_flips(nets, snapshots, BATCH)
 
     assert flips == MaskFlips(path="a.relu", flipped=1, units=4, magnitude=5e-10)
     assert [net.state()["a.w"].tolist() for net in nets] == [[7.0], [8.0]]
 
 
 def test_equal_masks_are_no_flips():
-    assert count_mask_flips([FakeNet([1.0])] * 2, [snapshot([1.0])] * 2, np.zeros(1)) == ()
+    assert count_mask_flips([FakeNet([1.0])] * 2, [snapshot([1.0])] * 2, BATCH) == ()
 
 
 @pytest.mark.parametrize(("magnitude", "is_kink"), [(1e-9, True), (1e-3, False)])

@@ -1,6 +1,7 @@
 """Runs on disk: the same bits after a resume, and refusals that leave nothing behind."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -12,17 +13,18 @@ from benchmarks.kill_and_resume import repeat_killed, run_whole
 from parity.cli.options import open_stream, resolve
 from parity.cli.train import make_settings
 from parity.errors import RunError
-from parity.lockstep import training
+from parity.lockstep import loop, training
 from parity.lockstep.checkpoints import read_checkpoint
 from parity.lockstep.loop import state_digest
 from parity.lockstep.training import describe_changes, resume_run, start_run
+from parity.masks import draw_masks
 
 
-def tiny_run(folder, *, framework="torch", epochs=2, overrides=()):
+def tiny_run(folder, *, framework="torch", epochs=2, model="resnet8:width=2", overrides=()):
     recipe = resolve(
         "best_sgd",
         data="synthetic",
-        model="resnet8:width=2",
+        model=model,
         epochs=epochs,
         overrides=["batch_size=128", *overrides],
     )
@@ -62,6 +64,47 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, framework, killed_at):
         json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "broken")
     ]
     assert records[0]["stream_digest"] == records[1]["stream_digest"]
+
+
+DROPPING = "resnet8:width=2,stochastic_depth=0.5,dropout=0.5"
+
+
+def broken_and_whole(folder, framework):
+    """Return the weights of a run stopped within an epoch and gone on with, and of a whole one."""
+    whole, stream = tiny_run(folder / "whole", framework=framework, model=DROPPING)
+    whole.train()
+    broken, _ = tiny_run(folder / "broken", framework=framework, model=DROPPING)
+    with pytest.raises(StopAt.KilledError):
+        broken.train(on_progress=StopAt(stream.steps_per_epoch + 2))
+    assert read_checkpoint(folder / "broken").step == stream.steps_per_epoch + 1
+    resumed = resume_run(folder / "broken", stream=stream)
+    resumed.train()
+    return [state_digest(run.net.state()) for run in (resumed, whole)]
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_a_run_that_drops_resumes_within_an_epoch_to_the_same_bits(
+    tmp_path, monkeypatch, framework
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    resumed, whole = broken_and_whole(tmp_path, framework)
+
+    assert resumed == whole
+
+
+def test_masks_drawn_by_turn_would_not_resume_to_the_same_bits(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    turns = itertools.count()
+
+    def drawn_by_turn(spec, *, seed, epoch, samples):
+        return draw_masks(spec, seed=seed, epoch=epoch + 1000 * next(turns), samples=samples)
+
+    monkeypatch.setattr(loop, "draw_masks", drawn_by_turn)
+
+    resumed, whole = broken_and_whole(tmp_path, "torch")
+
+    assert resumed != whole
 
 
 def test_metrics_hold_one_line_an_epoch_after_a_resume(tmp_path):

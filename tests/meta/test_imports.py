@@ -31,6 +31,7 @@ TOOLKIT = (
     "parity.augment",
     "parity.compare",
     "parity.data",
+    "parity.masks",
     "parity.reference",
     "parity.runtime",
     "parity.testing.assertions",
@@ -57,7 +58,7 @@ TABLE = (
     Row(owner="parity.spec", module=("numpy", "parity.errors")),
     Row(owner="parity.rng", module=("numpy",)),
     Row(owner="parity.initialize", module=(*SPEC, "parity.rng")),
-    Row(owner="parity.masks", module=("numpy", "parity.errors", "parity.rng")),
+    Row(owner="parity.masks", module=(*SPEC, "parity.rng")),
     # Sets process-wide switches of frameworks that are already loaded, or are about to be.
     Row(owner="parity.runtime", module=("parity.errors",), deferred=FRAMEWORKS),
     # Where a command's exception becomes an exit code, for every command line.

@@ -242,6 +242,37 @@ def test_keras_archive_makes_the_round_trip(keras, tmp_path, preset):
     assert_identical(predict(loaded, images), predict(model, images))
 
 
+DROPPING = dataclasses.replace(POOLED, blocks=(2,), stochastic_depth=0.5, dropout=0.3)
+
+
+def test_torch_module_draws_what_it_drops_when_told_nothing():
+    import torch
+
+    import models_torch
+
+    torch.manual_seed(0)
+    model, images = models_torch.resnet(DROPPING), torch_images(random_images(DROPPING))
+    with torch.no_grad():
+        drawn = [model.train()(images).numpy() for _ in range(2)]
+        kept = [model.eval()(images).numpy() for _ in range(2)]
+
+    assert np.any(drawn[0] != drawn[1])
+    assert_identical(kept[0], kept[1])
+
+
+def test_keras_model_draws_what_it_drops_when_told_nothing(keras):
+    import models_keras
+
+    keras.utils.set_random_seed(0)
+    model, images = models_keras.resnet(DROPPING), random_images(DROPPING)
+    model.compile(optimizer="sgd", loss="mse")
+    model.fit(images, np.zeros((len(images), DROPPING.classes)), verbose=0)
+    drawn = [keras.ops.convert_to_numpy(model(images, training=True)) for _ in range(2)]
+
+    assert np.any(drawn[0] != drawn[1])
+    assert_identical(predict(model, images), predict(model, images))
+
+
 @RULES
 def test_compiled_keras_archive_goes_on_training_where_it_stopped(keras, digits, tmp_path, rule):
     images, targets = (array[:32] for array in digits)
@@ -260,16 +291,18 @@ def test_compiled_keras_archive_goes_on_training_where_it_stopped(keras, digits,
 
 @pytest.mark.backend
 @pytest.mark.parametrize("saved_by", ["resnet", "inference_model"])
-def test_keras_weights_pass_between_twin_and_stock_layers(keras, tmp_path, saved_by):
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_keras_weights_pass_between_twin_and_stock_layers(keras, tmp_path, saved_by, rate):
     import models_keras
 
+    spec = dataclasses.replace(POOLED, stochastic_depth=rate, dropout=rate)
     builders = {"resnet": models_keras.resnet, "inference_model": models_keras.inference_model}
-    images = random_images(POOLED)
-    source = builders.pop(saved_by)(POOLED)
+    images = random_images(spec)
+    source = builders.pop(saved_by)(spec)
     source(images, training=True)
     source.save_weights(tmp_path / "net.weights.h5")
     (build,) = builders.values()
-    target = build(POOLED)
+    target = build(spec)
 
     target.load_weights(tmp_path / "net.weights.h5")
 

@@ -26,7 +26,15 @@ BOUND = 1e-13
 # Keras's twin of the symmetric max pool pads with zeros: it stands behind a ReLU, which leaves
 # nothing negative. So positive images only, at either offset.
 POOL_CASES = tuple(case for case in cases.MAX_POOL_CASES if case.sign == "positive")
-CASES = (*cases.CONV_CASES, *POOL_CASES, *cases.BATCH_NORM_CASES, *cases.LINEAR_CASES)
+DROPPING = (cases.DropoutCase, cases.StochasticDepthCase)
+CASES = (
+    *cases.CONV_CASES,
+    *POOL_CASES,
+    *cases.BATCH_NORM_CASES,
+    *cases.LINEAR_CASES,
+    *cases.DROPOUT_CASES,
+    *cases.STOCHASTIC_DEPTH_CASES,
+)
 QUANTITIES = ("outputs", "input gradient", "parameter gradients", "buffers")
 
 
@@ -66,6 +74,11 @@ def build_layer(case, layers):
     if isinstance(case, cases.BatchNormCase):
         row = spec_layers.BatchNorm2d(path="stem.bn", channels=3)
         return layers.batch_norm2d(row, conventions=conventions)
+    if isinstance(case, cases.DropoutCase):
+        return layers.dropout(spec_layers.Dropout(path="dropout", features=5, rate=case.rate))
+    if isinstance(case, cases.StochasticDepthCase):
+        row = spec_layers.StochasticDepth(path="stochastic_depth", rate=case.rate)
+        return layers.stochastic_depth(row)
     row = spec_layers.Linear(
         path="head", in_features=case.in_features, out_features=case.out_features
     )
@@ -77,10 +90,14 @@ def is_training(case):
 
 
 def run_torch(case, arrays, d_outputs):
+    import torch
+
     from models_torch import layers
     from parity.frameworks.torch_layer import run_torch_layer
 
     module = build_layer(case, layers).double().train(is_training(case))
+    if isinstance(case, DROPPING):
+        module.kept = torch.tensor(case.kept())
     own = module.state_dict()
     weights = {name: value for name, value in slots_of(arrays).items() if name in own}
     outcome = run_torch_layer(module, [input_of(arrays)], d_outputs, weights=weights)
@@ -118,6 +135,9 @@ def run_keras_in_float64(case, arrays, d_outputs):
     images = keras.Input(batch_shape=inputs.shape, dtype="float64")
     # Some twins are two Keras layers, padding and convolution.
     model = keras.Model(images, build_layer(case, layers)(images))
+    for layer in model.layers:
+        if hasattr(layer, "kept"):
+            layer.kept = keras.ops.convert_to_tensor(case.kept())
     kinds = {
         variable.path: (type(layer).__name__, variable.name)
         for layer in model.layers
@@ -189,11 +209,22 @@ def reference_linear(case, arrays):
     return outputs, d_inputs, {"weight": d_weight, "bias": d_bias}, {}
 
 
+def reference_dropping(case, arrays):
+    name = "dropout" if isinstance(case, cases.DropoutCase) else "stochastic_depth"
+    forward, backward = (getattr(reference, f"{name}{end}") for end in ("", "_backward"))
+    knobs = {"rate": case.rate, "scale_at": "training", "training": case.training}
+    outputs = forward(input_of(arrays), case.kept(), **knobs)
+    d_outputs = cases.output_gradient(case, outputs.shape)
+    return outputs, backward(d_outputs, case.kept(), **knobs), {}, {}
+
+
 REFERENCES = {
     cases.ConvCase: reference_conv,
     cases.MaxPoolCase: reference_max_pool,
     cases.BatchNormCase: reference_batch_norm,
     cases.LinearCase: reference_linear,
+    cases.DropoutCase: reference_dropping,
+    cases.StochasticDepthCase: reference_dropping,
 }
 TWINS = {"torch": run_torch, "keras": run_keras}
 
@@ -228,7 +259,7 @@ def assert_matches_reference(outcome, case, quantity):
 def has_quantity(case, quantity):
     """Return whether a case has arrays of that kind: a max pool has no parameters to train."""
     return {
-        "parameter gradients": not isinstance(case, cases.MaxPoolCase),
+        "parameter gradients": not isinstance(case, (cases.MaxPoolCase, *DROPPING)),
         "buffers": isinstance(case, cases.BatchNormCase),
     }.get(quantity, True)
 
@@ -264,6 +295,8 @@ NORM = cases.BatchNormCase(
     batch=4, size=(5, 7), training=True, stats_decay=0.9, variance_correction=1, epsilon=1e-5
 )
 LINEAR = cases.LinearCase(in_features=4, out_features=4)
+DROPOUT = cases.DropoutCase(rate=0.5, training=True)
+DEPTH = cases.StochasticDepthCase(size=(5, 7), rate=0.5, training=True)
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -283,6 +316,8 @@ LINEAR = cases.LinearCase(in_features=4, out_features=4)
         (LINEAR, "weight", "square_transposed", "outputs"),
         (LINEAR, "weight", "through_float16", "input gradient"),
         (LINEAR, "inputs", "element_bumped", "parameter gradients"),
+        (DROPOUT, "inputs", "scaled", "outputs"),
+        (DEPTH, "images", "channels_swapped", "outputs"),
     ],
 )
 def test_layer_check_catches_a_fault_in_its_arrays(twin, case, name, fault, quantity):
@@ -306,6 +341,12 @@ def test_layer_check_catches_a_fault_in_its_arrays(twin, case, name, fault, quan
         (NORM, {"training": False}, "outputs"),
         (NORM, {"variance_correction": 0}, "buffers"),
         (NORM, {"stats_decay": 0.901}, "buffers"),
+        (DROPOUT, {"rate": 0.501}, "outputs"),
+        (DROPOUT, {"rate": 0.501}, "input gradient"),
+        (DROPOUT, {"training": False}, "outputs"),
+        (DEPTH, {"rate": 0.501}, "outputs"),
+        (DEPTH, {"rate": 0.501}, "input gradient"),
+        (DEPTH, {"training": False}, "input gradient"),
     ],
 )
 def test_layer_check_catches_a_wrong_convention(twin, case, change, quantity):

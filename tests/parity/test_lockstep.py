@@ -149,13 +149,13 @@ class Tampered:
     def __getattr__(self, name):
         return getattr(self._net, name)
 
-    def trace(self, images, *, training):
-        outputs = self._net.trace(images, training=training)
+    def trace(self, images, *, training, masks):
+        outputs = self._net.trace(images, training=training, masks=masks)
         wrong = self._quantity == ("training" if training else "evaluation")
         return {name: array * (self.FACTOR if wrong else 1.0) for name, array in outputs.items()}
 
-    def step(self, batch, *, rate, with_gradients):
-        record = self._net.step(batch, rate=rate, with_gradients=with_gradients)
+    def step(self, batch, *, rate, progress, with_gradients):
+        record = self._net.step(batch, rate=rate, progress=progress, with_gradients=with_gradients)
         self._has_trained = True
         if self._quantity == "loss":
             return dataclasses.replace(record, loss=record.loss * self.FACTOR)

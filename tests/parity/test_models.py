@@ -23,6 +23,7 @@ from parity.frameworks.build import FRAMEWORKS, PLAIN_LOSS, PLAIN_UPDATE, build_
 from parity.frameworks.net import Batch
 from parity.initialize import initial_state
 from parity.lockstep.steps import rule_gap, stored_roundings, take_snapshot
+from parity.masks import draw_masks
 from parity.reference.losses import evaluate_loss
 from parity.reference.optimizers import initial_slots, penalty, update_parameters
 from parity.reference.resnet import record_resnet, resnet_backward, resnet_nodes, resnet_trace
@@ -89,10 +90,12 @@ class Trial:
         size = batch_size(self.spec)
         shape = (size, *self.spec.input_size, self.spec.in_channels)
         labels = generator.integers(0, self.spec.classes, size)
+        masks = draw_masks(self.spec, seed=self.seed, epoch=step, samples=range(size))
         return Batch(
             images=generator.standard_normal(shape).astype(np.float32),
             labels=labels,
             targets=build_targets(self.loss, labels, classes=self.spec.classes),
+            masks=masks,
         )
 
     def state(self) -> dict[str, Any]:
@@ -119,7 +122,8 @@ def channels_first(images):
 def run_reference(trial, state, *, step):
     """Return the reference's tape, loss and gradients of a training step from `state`."""
     batch = trial.batch(step)
-    tape = record_resnet(trial.spec, state, channels_first(batch.images), training=True)
+    images = channels_first(batch.images)
+    tape = record_resnet(trial.spec, state, images, training=True, masks=batch.masks)
     loss, d_logits = evaluate_loss(trial.loss, tape.trace["head"], batch.targets)
     gradients = resnet_backward(tape, d_logits)
     parameters = {name: state[name] for name in gradients}
@@ -131,10 +135,15 @@ def run_reference(trial, state, *, step):
 
 
 def is_at_a_kink(tape):
-    """Return whether rounding could turn a ReLU: an input next to nothing beside its layer's."""
+    """Return whether rounding could turn a ReLU: an input next to nothing beside its layer's.
+
+    Where a sample's branch is dropped, a shortcut's zeros stay exactly that in every net.
+    """
     relus = [node for node in resnet_nodes(tape.spec) if node.kind == "relu"]
     inputs = [np.abs(tape.input_of(node)) for node in relus]
-    return any(array.min() < KINK * array.max() for array in inputs)
+    return any(
+        array.min(initial=np.inf, where=array > 0.0) < KINK * array.max() for array in inputs
+    )
 
 
 def with_batch_norms(arrays):
@@ -158,10 +167,12 @@ def trace_gap(actual, expected):
 
 def forward_gaps(net, trial, state):
     """Return the gaps of every layer's outputs in either mode."""
-    images, gaps = trial.batch(0).images, {}
+    batch, gaps = trial.batch(0), {}
+    images = channels_first(batch.images)
     for mode, training in (("evaluation", False), ("training", True)):
-        expected, _ = resnet_trace(trial.spec, state, channels_first(images), training=training)
-        gaps[f"{mode} outputs"] = trace_gap(net.trace(images, training=training), expected)
+        mode_of = {"training": training, "masks": batch.masks}
+        expected, _ = resnet_trace(trial.spec, state, images, **mode_of)
+        gaps[f"{mode} outputs"] = trace_gap(net.trace(batch.images, **mode_of), expected)
     return gaps
 
 
@@ -361,6 +372,10 @@ FIXED = {
         ),
         loss=CrossEntropy(label_smoothing=0.1, reduction="sum"),
     ),
+    "dropping-sgd": Trial(
+        spec=dataclasses.replace(BASIC, blocks=(2,), stochastic_depth=0.5, dropout=0.3),
+        update=Update(rule=SGD),
+    ),
 }
 
 
@@ -424,6 +439,19 @@ def test_a_wrong_convention_is_noticed(framework, fault):
     outcome = judge(build_net(framework, TINY, spec=wrong), TINY)
 
     assert first_exceeded(outcome) == NOTICED_BY[fault]
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("field", ["stochastic_depth", "dropout"])
+def test_a_wrong_rate_of_dropping_is_noticed(framework, field):
+    trial = dataclasses.replace(
+        TINY, spec=dataclasses.replace(TINY.spec, stochastic_depth=0.5, dropout=0.5)
+    )
+    wrong = dataclasses.replace(trial.spec, **{field: 0.5 + 1e-9})
+
+    outcome = judge(build_net(framework, trial, spec=wrong), trial)
+
+    assert first_exceeded(outcome) == "training outputs"
 
 
 # Of these rules: their own dampening is nothing, and AMSGrad keeps another array.

@@ -528,11 +528,56 @@ def test_keras_function_gives_a_fully_masked_query_the_mean():
             arguments={"mask": keras.ops.convert_to_tensor(FUNCTION_MASK[np.newaxis, np.newaxis])},
         )
 
-    expected = expected_function(inputs, d_outputs, fully_masked="uniform")
+    rule = "uniform_ones" if backend == "torch" else "uniform"
+    expected = expected_function(inputs, d_outputs, fully_masked=rule)
     bound = JAX_BOUND if backend == "jax" else 1e-13
-    arrays = [outcome.outputs, *outcome.input_gradients]
-    # On torch the gradient through such a row is that of torch's fused kernel, which follows
-    # neither rule of the reference: only what the row returns is compared there.
-    compared = 1 if backend == "torch" else len(arrays)
-    for one, other in list(zip(arrays, expected, strict=True))[:compared]:
+    for one, other in zip([outcome.outputs, *outcome.input_gradients], expected, strict=True):
         assert_close(one[:, :, 0], other, atol=bound, rtol=bound)
+
+
+def run_torch_kernel(kernel):
+    """Return outputs and gradients of one of torch's kernels, the mask added as Keras does."""
+    import torch
+
+    from parity.frameworks.torch_layer import run_torch_layer
+
+    inputs, d_outputs = function_arrays()
+    # keras 3.15.1, backend/torch/nn.py, _get_large_negative.
+    added = torch.where(torch.tensor(FUNCTION_MASK), 0.0, torch.tensor(-0.7 * 3.38953e38).double())
+    # The fused kernel wants an axis of heads.
+    by_head = [array[:, np.newaxis] for array in (*inputs, d_outputs)]
+    with torch.nn.attention.sdpa_kernel(getattr(torch.nn.attention.SDPBackend, kernel)):
+        outcome = run_torch_layer(
+            torch.nn.functional.scaled_dot_product_attention,
+            by_head[:3],
+            by_head[3],
+            arguments={"attn_mask": added},
+        )
+    return [array[:, 0] for array in (outcome.outputs, *outcome.input_gradients)]
+
+
+KERNEL_RULES = {"MATH": "uniform_added", "FLASH_ATTENTION": "uniform_ones"}
+
+
+@pytest.mark.parametrize("kernel", KERNEL_RULES)
+def test_torch_kernel_has_its_own_gradient_of_a_fully_masked_query(kernel):
+    expected = expected_function(*function_arrays(), fully_masked=KERNEL_RULES[kernel])
+
+    for one, other in zip(run_torch_kernel(kernel), expected, strict=True):
+        assert_close(one, other, atol=1e-13, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "rule"),
+    [
+        ("MATH", "uniform"),
+        ("MATH", "uniform_ones"),
+        ("FLASH_ATTENTION", "uniform"),
+        ("FLASH_ATTENTION", "uniform_added"),
+    ],
+)
+def test_gradient_of_a_fully_masked_query_tells_the_rules_apart(kernel, rule):
+    expected = expected_function(*function_arrays(), fully_masked=rule)
+
+    with pytest.raises(DivergenceError, match="elements differ"):
+        assert_close(run_torch_kernel(kernel)[1], expected[1], atol=1e-13, rtol=1e-13)

@@ -2,7 +2,7 @@
 
 A stock layer draws its own mask, so it is read off its outputs; the reference, given that mask,
 must then give the same outputs and gradients. Its share is held to the binomial distribution. The
-twins' `MaskedDropout` is given one mask in both frameworks.
+twins' `Dropout` is told in both frameworks what to keep.
 """
 
 import importlib
@@ -137,36 +137,40 @@ def test_dropout_check_catches_a_wrong_knob(framework, built, judged):
         assert_is_dropout(outcome, arrays, judged[0], rate=judged[1])
 
 
-def masked_dropout(framework, *, rate, scale_at):
+def told_dropout(framework, kind, kept, *, rate):
+    """Return a twin's layer that has been told what to keep; None leaves it to draw."""
     layers = importlib.import_module(f"models_{framework}.layers")
-    return layers.MaskedDropout(rate, scale_at=scale_at)
+    if framework == "torch":
+        torch = importlib.import_module("torch")
+        layer = layers.Dropout(rate, by_sample=kind == "sample")
+        layer.kept = None if kept is None else torch.tensor(kept)
+        return layer
+    ops = importlib.import_module("keras").ops
+    layer = layers.Dropout(rate, noise_shape=(None, 1, 1, 1) if kind == "sample" else None)
+    layer.kept = None if kept is None else ops.convert_to_tensor(kept)
+    return layer
 
 
-def run_masked(framework, arrays, kept, *, rate, scale_at, training):
-    layer = masked_dropout(framework, rate=rate, scale_at=scale_at)
-    return run_layer(framework, layer, [arrays[0], kept], arrays[1], training=training)
+def run_told(framework, kind, arrays, kept, *, rate, training):
+    layer = told_dropout(framework, kind, kept, rate=rate)
+    return run_layer(framework, layer, [arrays[0]], arrays[1], training=training)
 
 
 def drawn_mask(kind, *, rate, seed):
     shape = tuple(1 if axis in SHARED[kind] else SHAPE[axis] for axis in (1, 2, 3))
-    return kept_mask(seed, kind, step=0, samples=range(SHAPE[0]), shape=shape, rate=rate)
+    return kept_mask(seed, kind, epoch=0, samples=range(SHAPE[0]), shape=shape, rate=rate)
 
 
 @pytest.mark.backend
 @pytest.mark.parametrize("kind", SHARED)
-@given(
-    rate=RATES,
-    seed=SEEDS,
-    scale_at=st.sampled_from(("training", "inference")),
-    training=st.booleans(),
-)
-def test_twins_drop_what_they_are_given(kind, rate, seed, scale_at, training):
+@given(rate=RATES, seed=SEEDS, training=st.booleans())
+def test_twins_drop_what_they_are_told(kind, rate, seed, training):
     arrays, kept = drawn_arrays(seed), drawn_mask(kind, rate=rate, seed=seed)
-    knobs = {"rate": rate, "scale_at": scale_at, "training": training}
-    expected = reference.dropout(arrays[0], kept, **knobs)
-    d_inputs = reference.dropout_backward(arrays[1], kept, **knobs)
+    told = {"rate": rate, "training": training}
+    expected = reference.dropout(arrays[0], kept, **told, scale_at="training")
+    d_inputs = reference.dropout_backward(arrays[1], kept, **told, scale_at="training")
 
-    torch, keras = (run_masked(name, arrays, kept, **knobs) for name in FRAMEWORKS)
+    torch, keras = (run_told(name, kind, arrays, kept, **told) for name in FRAMEWORKS)
 
     assert_identical(keras.outputs, torch.outputs)
     assert_close(torch.outputs, expected, atol=0.0, rtol=BOUND, where="outputs")
@@ -174,57 +178,67 @@ def test_twins_drop_what_they_are_given(kind, rate, seed, scale_at, training):
         assert_close(outcome.input_gradients[0], d_inputs, atol=0.0, rtol=BOUND)
 
 
+@pytest.mark.backend
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+@pytest.mark.parametrize("kind", ["element", "sample"])
+def test_twins_draw_themselves_when_told_nothing(framework, kind):
+    arrays = np.ones((2000, 1, 2, 1)), np.ones((2000, 1, 2, 1))
+    outcome = run_told(framework, kind, arrays, None, rate=0.25, training=True)
+
+    kept = assert_is_dropout(outcome, arrays, kind, rate=0.25)
+    assert abs(float(kept.mean()) - 0.75) < 5.0 * math.sqrt(0.75 * 0.25 / kept.size)
+
+
+KNOBS = {"rate": 0.5, "scale_at": "training", "training": True}
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize(
     "change", [{"rate": 0.5001}, {"scale_at": "inference"}, {"training": False}], ids=str
 )
-def test_masked_dropout_check_catches_a_wrong_knob(framework, change):
+def test_told_dropout_check_catches_a_wrong_knob(framework, change):
     arrays, kept = drawn_arrays(0), drawn_mask("element", rate=0.5, seed=0)
-    knobs = {"rate": 0.5, "scale_at": "training", "training": True}
+    wrong = reference.dropout(arrays[0], kept, **KNOBS | change)
 
-    outcome = run_masked(framework, arrays, kept, **knobs | change)
+    outcome = run_told(framework, "element", arrays, kept, rate=0.5, training=True)
 
     with pytest.raises(DivergenceError, match="elements differ"):
-        assert_close(
-            outcome.outputs, reference.dropout(arrays[0], kept, **knobs), atol=0.0, rtol=BOUND
-        )
+        assert_close(outcome.outputs, wrong, atol=0.0, rtol=BOUND)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_masked_dropout_check_catches_one_wrong_bit_of_the_mask(framework):
+def test_told_dropout_check_catches_one_wrong_bit_of_the_mask(framework):
     arrays, kept = drawn_arrays(0), drawn_mask("element", rate=0.5, seed=0)
-    knobs = {"rate": 0.5, "scale_at": "training", "training": True}
     wrong = kept.copy()
     wrong[0, 0, 0, 0] ^= True
 
-    outcome = run_masked(framework, arrays, wrong, **knobs)
+    outcome = run_told(framework, "element", arrays, wrong, rate=0.5, training=True)
 
     with pytest.raises(DivergenceError, match=r"1 of 120 elements differ"):
         assert_close(
-            outcome.outputs, reference.dropout(arrays[0], kept, **knobs), atol=0.0, rtol=BOUND
+            outcome.outputs, reference.dropout(arrays[0], kept, **KNOBS), atol=0.0, rtol=BOUND
         )
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-def test_masked_dropout_check_catches_a_damaged_gradient(framework):
+def test_told_dropout_check_catches_a_damaged_gradient(framework):
     arrays, kept = drawn_arrays(0), drawn_mask("element", rate=0.5, seed=0)
-    knobs = {"rate": 0.5, "scale_at": "training", "training": True}
     damaged = arrays[0], seed_array_fault("scaled", arrays[1])
 
-    outcome = run_masked(framework, damaged, kept, **knobs)
+    outcome = run_told(framework, "element", damaged, kept, rate=0.5, training=True)
 
     with pytest.raises(DivergenceError, match="elements differ"):
         assert_close(
             outcome.input_gradients[0],
-            reference.dropout_backward(arrays[1], kept, **knobs),
+            reference.dropout_backward(arrays[1], kept, **KNOBS),
             atol=0.0,
             rtol=BOUND,
         )
 
 
-def test_masked_dropout_of_keras_is_rebuilt_from_its_config():
-    layer = masked_dropout("keras", rate=0.3, scale_at="inference")
+def test_dropout_of_the_keras_twin_is_rebuilt_from_its_config():
+    layer = told_dropout("keras", "sample", None, rate=0.3)
 
     again = type(layer).from_config(layer.get_config())
 
-    assert (again.rate, again.scale_at) == (0.3, "inference")
+    assert (again.rate, again.noise_shape) == (0.3, (None, 1, 1, 1))

@@ -60,7 +60,13 @@ def test_masks_of_either_meaning_are_each_others_reverse():
 
 @pytest.mark.parametrize(
     ("fully_masked", "expected"),
-    [("nan", np.nan), ("zeros", 0.0), ("uniform", 0.25), ("uniform_added", 0.25)],
+    [
+        ("nan", np.nan),
+        ("zeros", 0.0),
+        ("uniform", 0.25),
+        ("uniform_added", 0.25),
+        ("uniform_ones", 0.25),
+    ],
 )
 def test_fully_masked_query_gets_its_convention(fully_masked, expected):
     arguments = PLAIN | {"fully_masked": fully_masked}
@@ -81,6 +87,23 @@ def test_fully_masked_query_has_a_gradient_where_the_mask_is_added(fully_masked,
 
     assert bool(np.any(d_query[:, 1])) is flows
     assert np.all(d_value > 0.0)
+
+
+def test_fully_masked_query_has_shares_of_one_backward_where_their_sum_is_lost():
+    query, key, value = parts()
+    d_outputs = np.random.default_rng(6).standard_normal((2, 3, 6))
+    added, ones = (
+        layers.scaled_dot_product_attention_backward(
+            d_outputs, None, query, key, value, FULL, **PLAIN | {"fully_masked": name}
+        )
+        for name in ("uniform_added", "uniform_ones")
+    )
+
+    # Four keys: shares of 1 instead of 1 / 4, in the one query that is fully masked.
+    assert_close(ones[0][:, 1], 4.0 * added[0][:, 1], **TIGHT)
+    assert_close(ones[0][:, 0], added[0][:, 0], **TIGHT)
+    more = np.repeat(0.75 * d_outputs[:, 1:2], 4, axis=1)
+    assert_close(ones[2] - added[2], more, **TIGHT)
 
 
 def weights_of(width, key, value, *, use_bias=True):

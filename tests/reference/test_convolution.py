@@ -217,3 +217,19 @@ def test_transposed_crops_refuse_what_no_framework_has(padding, described):
         layers.transposed_crops(
             kernel=3, stride=2, dilation=1, padding=padding, output_padding=None
         )
+
+
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [
+        (layers.conv2d, {"padding": "start"}),
+        (layers.conv_transpose2d, {"crops": ((0, 0), (0, 0))}),
+    ],
+    ids=["conv2d", "conv_transpose2d"],
+)
+def test_convolution_refuses_a_bias_of_another_length(layer, arguments, length):
+    images, weight = np.ones((1, 2, 4, 4)), np.ones((2, 2, 3, 3))
+
+    with pytest.raises(SpecError, match=rf"a bias of shape \(2,\); got \({length},\)"):
+        layer(images, weight, np.zeros(length), stride=1, **arguments)

@@ -20,7 +20,7 @@ def normal(name):
 
 
 def mask(kind, *, rate=0.25):
-    return kept_mask(0, kind, step=0, samples=range(6), shape=MASK_SHAPES[kind], rate=rate)
+    return kept_mask(0, kind, epoch=0, samples=range(6), shape=MASK_SHAPES[kind], rate=rate)
 
 
 @pytest.mark.parametrize("kind", MASK_SHAPES)
@@ -47,11 +47,29 @@ def test_dropout_and_its_gradient_match_autograd(kind, scale_at, training):
 def test_stochastic_depth_drops_whole_samples():
     kept = mask("sample", rate=0.5)
 
-    outputs = layers.dropout(
+    outputs = layers.stochastic_depth(
         np.ones(SHAPE), kept, rate=0.5, scale_at="training", training=True
     ).reshape(6, -1)
 
     assert_identical(outputs, np.repeat(2.0 * kept.reshape(6, 1), 12, axis=1))
+
+
+@pytest.mark.parametrize("scale_at", ["training", "inference"])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("end", ["", "_backward"], ids=["forward", "backward"])
+def test_stochastic_depth_is_dropout_by_sample(end, scale_at, training):
+    inputs, kept = normal("inputs"), mask("sample")
+    knobs = {"rate": 0.25, "scale_at": scale_at, "training": training}
+
+    outputs = getattr(layers, f"stochastic_depth{end}")(inputs, kept, **knobs)
+
+    assert_identical(outputs, getattr(layers, f"dropout{end}")(inputs, kept, **knobs))
+
+
+@pytest.mark.parametrize("end", ["", "_backward"], ids=["forward", "backward"])
+def test_stochastic_depth_refuses_a_mask_by_channel(end):
+    with pytest.raises(SpecError, match=r"\(n, 1, ..., 1\); got shape \(6, 3, 1, 1\)"):
+        getattr(layers, f"stochastic_depth{end}")(normal("inputs"), mask("channel"), **TRAINING)
 
 
 def test_rate_of_zero_changes_nothing():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from parity.errors import DivergenceError, SpecError
+from parity.masks import draw_masks
 from parity.reference.losses import cross_entropy
 from parity.reference.resnet import (
     record_resnet,
@@ -36,6 +37,7 @@ BOTTLENECK = dataclasses.replace(
     input_size=(16, 13),
     classes=3,
 )
+DROPPING = dataclasses.replace(BASIC, stochastic_depth=0.5, dropout=0.3)
 
 
 def random_state(spec):
@@ -53,7 +55,9 @@ def random_images(spec, n=3):
 class TorchResNet:
     """He et al.'s network on a dict of tensors; `moved` receives the running statistics."""
 
-    def __init__(self, spec, state, *, training):
+    def __init__(self, spec, state, *, training, masks):
+        self.rates = {layer.path: layer.rate for layer in spec.masked_layers() if training}
+        self.masks = masks
         self.spec, self.conventions, self.training = spec, spec.conventions, training
         self.state = {
             name: torch.tensor(array, requires_grad=spec.slots()[name].role == "parameter")
@@ -87,6 +91,11 @@ class TorchResNet:
             return functional.batch_norm(x, None, None, *parameters, training=True, eps=epsilon)
         return functional.batch_norm(x, mean, var, *parameters, training=False, eps=epsilon)
 
+    def dropped(self, x, path):
+        if path not in self.rates:
+            return x
+        return x * torch.tensor(self.masks[path]) / (1.0 - self.rates[path])
+
     def block(self, x, path, stride):
         shortcut = x
         if f"{path}.shortcut.conv.weight" in self.state:
@@ -96,7 +105,7 @@ class TorchResNet:
             x = self.conv_bn(x, f"{path}.conv{index}", f"{path}.bn{index}", step)
             if index < len(strides):
                 x = functional.relu(x)
-        return functional.relu(x + shortcut)
+        return functional.relu(self.dropped(x, f"{path}.stochastic_depth") + shortcut)
 
     def __call__(self, images):
         imagenet = self.spec.stem == "imagenet"
@@ -108,7 +117,7 @@ class TorchResNet:
             for index in range(count):
                 stride = 2 if stage and not index else 1
                 x = self.block(x, f"stages.{stage}.blocks.{index}", stride)
-        x = x.mean((2, 3))
+        x = self.dropped(x.mean((2, 3)), "dropout")
         return functional.linear(x, self.state["head.weight"], self.state["head.bias"])
 
 
@@ -118,12 +127,13 @@ def parameter_gradients(net):
 
 def assert_matches_torch(spec, images, *, training):
     state = random_state(spec)
-    net = TorchResNet(spec, state, training=training)
+    masks = draw_masks(spec, seed=0, epoch=0, samples=range(len(images)))
+    net = TorchResNet(spec, state, training=training, masks=masks)
     logits = net(images)
     d_logits = stream(0, "test", "d_logits").standard_normal(tuple(logits.shape))
     logits.backward(torch.tensor(d_logits))
 
-    tape = record_resnet(spec, state, images, training=training)
+    tape = record_resnet(spec, state, images, training=training, masks=masks)
     expected_buffers = net.moved or {name: state[name] for name in tape.buffers}
 
     assert_close(tape.trace["head"], logits.detach(), atol=1e-10, rtol=1e-10, where="logits")
@@ -134,7 +144,9 @@ def assert_matches_torch(spec, images, *, training):
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
-@pytest.mark.parametrize("spec", [BASIC, BOTTLENECK], ids=["basic", "bottleneck"])
+@pytest.mark.parametrize(
+    "spec", [BASIC, BOTTLENECK, DROPPING], ids=["basic", "bottleneck", "dropping"]
+)
 def test_resnet_matches_torch(spec, training):
     assert_matches_torch(spec, random_images(spec), training=training)
 
@@ -209,6 +221,25 @@ def test_resnet_refuses_a_state_of_another_model_and_lists_it_all():
         "head.bias: expected shape (4,); got (2,). "
         "images must be (n, c, h, w) with (2, 9, 6); got (1, 2, 9, 7)."
     )
+
+
+def test_resnet_refuses_to_train_without_its_masks():
+    with pytest.raises(SpecError, match=r"2 masks missing \(dropout, stages\.1\.blocks\.0\.st"):
+        resnet_trace(
+            DROPPING,
+            random_state(DROPPING),
+            random_images(DROPPING),
+            training=True,
+            masks={"stages.1.blocks.1.stochastic_depth": np.ones((3, 1, 1, 1), dtype=bool)},
+        )
+
+
+def test_resnet_drops_nothing_in_evaluation():
+    state, images = random_state(BASIC), random_images(BASIC)
+
+    traces = [resnet_trace(spec, state, images, training=False)[0] for spec in (DROPPING, BASIC)]
+
+    assert_close(traces[0]["head"], traces[1]["head"], atol=0.0, rtol=0.0)
 
 
 @pytest.mark.parametrize(

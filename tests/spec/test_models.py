@@ -5,7 +5,7 @@ import pytest
 
 from parity.errors import SpecError
 from parity.spec.conventions import KERAS, TORCH
-from parity.spec.layers import Conv2d
+from parity.spec.layers import Conv2d, Dropout, StochasticDepth
 from parity.spec.models import MODELS, ResNetSpec, block_specs, resnet_spec
 
 # Trained parameters with bias-free convolutions. Source: torchvision 0.28 for ImageNet; for CIFAR,
@@ -35,6 +35,8 @@ WRONG_FIELDS = {
     "in_channels": 0,
     "input_size": (32, 0),
     "classes": 0,
+    "stochastic_depth": 1.0,
+    "dropout": -0.1,
 }
 
 
@@ -150,15 +152,58 @@ def test_options_set_width_and_stem():
     assert (spec.width, spec.stem, spec.out_channels) == (32, "imagenet", 128)
 
 
+def test_stochastic_depth_grows_linearly_from_a_first_block_that_is_always_kept():
+    layers = build_spec("resnet20:stochastic_depth=0.4").layers()
+    rates = {layer.path: layer.rate for layer in layers if isinstance(layer, StochasticDepth)}
+
+    # Nine blocks: 0.4 * i / 8.
+    assert list(rates.values()) == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4])
+    assert next(iter(rates)) == "stages.0.blocks.1.stochastic_depth"
+    assert list(rates)[-1] == "stages.2.blocks.2.stochastic_depth"
+
+
+def test_dropout_is_before_the_head():
+    *_, dropout, _ = build_spec("resnet20:dropout=0.1").layers()
+
+    assert dropout == Dropout(path="dropout", features=64, rate=0.1)
+
+
+def test_dropping_adds_no_array():
+    dropping = build_spec("resnet20:stochastic_depth=0.2,dropout=0.1")
+
+    assert dropping.state_shapes() == build_spec("resnet20").state_shapes()
+
+
+@pytest.mark.parametrize("options", ["", ":stochastic_depth=0,dropout=0.0"])
+def test_rates_of_zero_drop_nothing(options):
+    assert build_spec(f"resnet20{options}").masked_layers() == ()
+
+
+def test_stochastic_depth_of_a_single_block_is_refused():
+    with pytest.raises(SpecError, match=r"stochastic_depth must be 0\.0 for a single block"):
+        dataclasses.replace(build_spec("resnet20"), blocks=(1,), stochastic_depth=0.1)
+
+
+@pytest.mark.parametrize("field", ["stochastic_depth", "dropout"])
+def test_rate_that_is_no_float_is_refused(field):
+    with pytest.raises(SpecError, match=rf"{field} must be a float; got 0"):
+        dataclasses.replace(build_spec("resnet20"), **{field: 0})
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("resnet19", r"'resnet19' not found\. Nearest: resnet1"),
-        ("resnet18:depth=3", "'depth=3' must be width=CHANNELS or stem="),
+        ("resnet18:depth=3", "'depth=3' must be width=CHANNELS, stem="),
         ("resnet18:width", "'width' must be width=CHANNELS"),
         ("resnet18:width=0", "whole number >= 1; got '0'"),
         ("resnet18:width=6.5", "whole number >= 1; got '6.5'"),
         ("resnet18:stem=patch", "stem must be 'cifar' or 'imagenet'; got 'patch'"),
+        ("resnet18:dropout=1.0", "dropout must be a rate with 0 <= rate < 1.*got '1.0'"),
+        ("resnet18:dropout=-0.1", "dropout must be a rate with 0 <= rate < 1.*got '-0.1'"),
+        ("resnet18:dropout=.5", "dropout must be a rate with 0 <= rate < 1.*got '.5'"),
+        ("resnet18:stochastic_depth=nan", "stochastic_depth must be a rate .*got 'nan'"),
+        ("resnet18:stochastic_depth=0.1,stochastic_depth=0.1", "stochastic_depth is given twice"),
     ],
 )
 def test_model_name_is_refused_with_the_reason(name, message):

@@ -12,6 +12,8 @@ TABLES = {
     "maxpool": cases.MAX_POOL_CASES,
     "bn": cases.BATCH_NORM_CASES,
     "linear": cases.LINEAR_CASES,
+    "dropout": cases.DROPOUT_CASES,
+    "depth": cases.STOCHASTIC_DEPTH_CASES,
 }
 
 
@@ -28,6 +30,8 @@ def test_case_names_are_unique():
         ("maxpool", "maxpool-5x6-start-negative"),
         ("bn", "bn-n4-5x7-train-decay0.99-unbiased-eps0.001"),
         ("linear", "linear-5-2"),
+        ("dropout", "dropout-0.5-eval"),
+        ("depth", "depth-5x7-0.1-train"),
     ],
 )
 def test_case_name_reads_as_its_knobs(table, name):
@@ -49,3 +53,12 @@ def test_max_pool_images_have_no_equal_pixels_and_one_sign(case):
 
     assert len(set(images.ravel())) == images.size
     assert (images > 0).all() if case.sign == "positive" else (images < 0).all()
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in (*cases.DROPOUT_CASES, *cases.STOCHASTIC_DEPTH_CASES) if case.rate == 0.5],
+    ids=cases.case_name,
+)
+def test_mask_of_a_case_keeps_some_and_drops_some(case):
+    assert 0 < case.kept().sum() < case.kept().size

@@ -55,6 +55,15 @@ def test_resnet_specs_reach_every_kind(block, stem):
     assert isinstance(found, ResNetSpec)
 
 
+@pytest.mark.parametrize("field", ["stochastic_depth", "dropout"])
+def test_resnet_specs_reach_those_that_drop_something(field):
+    found = find(
+        strategies.resnet_specs(), lambda spec: getattr(spec, field) > 0.0, settings=SEARCH
+    )
+
+    assert found.masked_layers()
+
+
 @pytest.mark.parametrize("kind", [Sgd, Adam])
 def test_optimizer_specs_reach_coupled_and_decoupled_decay(kind):
     found = find(

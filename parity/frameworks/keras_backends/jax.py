@@ -7,8 +7,8 @@ import jax
 import keras
 import numpy as np
 
-from parity.frameworks.keras_backends.engine import Outcome, Pullback
-from parity.frameworks.net import Array
+from parity.frameworks.keras_backends.engine import Outcome, Pullback, masked
+from parity.frameworks.net import Array, Masks
 
 # A jax array or a nest of them; while jax traces, its stand-ins for them.
 Arrays = Any
@@ -23,27 +23,29 @@ class JaxEngine:
         self._compiled_backward = jax.jit(self._backward)
         self._compiled_step = jax.jit(self._step, static_argnames="with_gradients")
 
-    def forward(self, images: Array, *, training: bool) -> Array:
+    def forward(self, images: Array, masks: Masks, *, training: bool) -> Array:
         """See `Engine.forward`."""
-        logits, buffers = self._compiled_forward(*self._variables(), images, training=training)
+        logits, buffers = self._compiled_forward(
+            *self._variables(), images, masks, training=training
+        )
         if training:
             _assign(self._model.non_trainable_variables, buffers)
         return np.array(logits)
 
-    def gradients(self, images: Array, targets: Array) -> Outcome:
+    def gradients(self, images: Array, targets: Array, masks: Masks) -> Outcome:
         """See `Engine.gradients`."""
         loss, logits, buffers, gradients = self._compiled_backward(
-            *self._variables(), images, targets
+            *self._variables(), images, targets, masks
         )
         _assign(self._model.non_trainable_variables, buffers)
         return _to_numpy(loss, logits, gradients)
 
-    def step(self, images: Array, targets: Array, *, with_gradients: bool) -> Outcome:
+    def step(self, images: Array, targets: Array, masks: Masks, *, with_gradients: bool) -> Outcome:
         """See `Engine.step`."""
         parameters, buffers = self._variables()
         slots = [variable.value for variable in self._optimizer.variables]
         loss, logits, gradients, parameters, buffers, slots = self._compiled_step(
-            parameters, buffers, slots, images, targets, with_gradients=with_gradients
+            parameters, buffers, slots, images, targets, masks, with_gradients=with_gradients
         )
         _assign(self._model.trainable_variables, parameters)
         _assign(self._model.non_trainable_variables, buffers)
@@ -54,24 +56,27 @@ class JaxEngine:
         """See `Engine.apply_gradients`."""
         self._optimizer.apply([jax.numpy.asarray(gradient) for gradient in gradients])
 
-    def outputs(self, model: Any, images: Array, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
+    def outputs(self, model: Any, images: Array, masks: Masks, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
         """See `Engine.outputs`."""
-        return [np.array(output) for output in model(jax.numpy.asarray(images), training=training)]
+        with masked(model, masks):
+            outputs = model(jax.numpy.asarray(images), training=training)
+        return [np.array(output) for output in outputs]
 
     def _variables(self) -> tuple[list[Any], list[Any]]:
         parameters = [variable.value for variable in self._model.trainable_variables]
         return parameters, [variable.value for variable in self._model.non_trainable_variables]
 
     def _forward(
-        self, parameters: Arrays, buffers: Arrays, images: Arrays, *, training: bool
+        self, parameters: Arrays, buffers: Arrays, images: Arrays, masks: Arrays, *, training: bool
     ) -> Arrays:
-        return self._model.stateless_call(parameters, buffers, images, training=training)
+        with masked(self._model, masks):
+            return self._model.stateless_call(parameters, buffers, images, training=training)
 
     def _backward(
-        self, parameters: Arrays, buffers: Arrays, images: Arrays, targets: Arrays
+        self, parameters: Arrays, buffers: Arrays, images: Arrays, targets: Arrays, masks: Arrays
     ) -> Arrays:
         def loss_of(parameters: Arrays) -> Arrays:
-            logits, moved = self._forward(parameters, buffers, images, training=True)
+            logits, moved = self._forward(parameters, buffers, images, masks, training=True)
             return self._loss(targets, logits, parameters), (logits, moved)
 
         (loss, (logits, moved)), gradients = jax.value_and_grad(loss_of, has_aux=True)(parameters)
@@ -84,10 +89,13 @@ class JaxEngine:
         slots: Arrays,
         images: Arrays,
         targets: Arrays,
+        masks: Arrays,
         *,
         with_gradients: bool,
     ) -> Arrays:
-        loss, logits, buffers, gradients = self._backward(parameters, buffers, images, targets)
+        loss, logits, buffers, gradients = self._backward(
+            parameters, buffers, images, targets, masks
+        )
         parameters, slots = self._optimizer.stateless_apply(slots, gradients, parameters)
         return loss, logits, gradients if with_gradients else [], parameters, buffers, slots
 

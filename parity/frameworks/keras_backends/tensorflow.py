@@ -5,8 +5,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from parity.frameworks.keras_backends.engine import Outcome, Pullback
-from parity.frameworks.net import Array
+from parity.frameworks.keras_backends.engine import Outcome, Pullback, masked
+from parity.frameworks.net import Array, Masks
 
 
 class TensorflowEngine:
@@ -21,42 +21,54 @@ class TensorflowEngine:
             for with_gradients in (False, True)
         }
         self._compiled_backward = tf.function(self._backward, jit_compile=False)
-        self._compiled_forward = tf.function(model, jit_compile=False)
+        self._compiled_forward = tf.function(self._forward, jit_compile=False)
 
-    def forward(self, images: Array, *, training: bool) -> Array:
+    def forward(self, images: Array, masks: Masks, *, training: bool) -> Array:
         """See `Engine.forward`."""
-        logits: Array = self._compiled_forward(tf.constant(images), training=training).numpy()
+        inputs = tf.constant(images), _to_tensors(masks)
+        logits: Array = self._compiled_forward(*inputs, training=training).numpy()
         return logits
 
-    def gradients(self, images: Array, targets: Array) -> Outcome:
+    def gradients(self, images: Array, targets: Array, masks: Masks) -> Outcome:
         """See `Engine.gradients`."""
-        return _to_numpy(self._compiled_backward(tf.constant(images), tf.constant(targets)))
+        inputs = tf.constant(images), tf.constant(targets), _to_tensors(masks)
+        return _to_numpy(self._compiled_backward(*inputs))
 
-    def step(self, images: Array, targets: Array, *, with_gradients: bool) -> Outcome:
+    def step(self, images: Array, targets: Array, masks: Masks, *, with_gradients: bool) -> Outcome:
         """See `Engine.step`."""
-        return _to_numpy(self._compiled[with_gradients](tf.constant(images), tf.constant(targets)))
+        inputs = tf.constant(images), tf.constant(targets), _to_tensors(masks)
+        return _to_numpy(self._compiled[with_gradients](*inputs))
 
     def apply_gradients(self, gradients: list[Array]) -> None:
         """See `Engine.apply_gradients`."""
         self._optimizer.apply([tf.constant(gradient) for gradient in gradients])
 
-    def outputs(self, model: Any, images: Array, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
+    def outputs(self, model: Any, images: Array, masks: Masks, *, training: bool) -> list[Array]:  # noqa: ANN401  # keras.Model
         """See `Engine.outputs`."""
-        return [output.numpy() for output in model(tf.constant(images), training=training)]
+        with masked(model, masks):
+            return [output.numpy() for output in model(tf.constant(images), training=training)]
 
-    def _backward(self, images: Any, targets: Any) -> tuple[Any, Any, list[Any]]:  # noqa: ANN401  # tensors
+    def _forward(self, images: Any, masks: Any, *, training: bool) -> Any:  # noqa: ANN401  # tensors
+        with masked(self._model, masks):
+            return self._model(images, training=training)
+
+    def _backward(self, images: Any, targets: Any, masks: Any) -> tuple[Any, Any, list[Any]]:  # noqa: ANN401  # tensors
         with tf.GradientTape() as tape:
-            logits = self._model(images, training=True)
+            logits = self._forward(images, masks, training=True)
             loss = self._loss(targets, logits, self._model.trainable_variables)
         return loss, logits, tape.gradient(loss, self._model.trainable_variables)
 
     def _step(self, *, with_gradients: bool) -> Any:  # noqa: ANN401  # a function of tensors
-        def step(images: Any, targets: Any) -> tuple[Any, Any, list[Any]]:  # noqa: ANN401  # tensors
-            loss, logits, gradients = self._backward(images, targets)
+        def step(images: Any, targets: Any, masks: Any) -> tuple[Any, Any, list[Any]]:  # noqa: ANN401  # tensors
+            loss, logits, gradients = self._backward(images, targets, masks)
             self._optimizer.apply(gradients)
             return loss, logits, gradients if with_gradients else []
 
         return step
+
+
+def _to_tensors(masks: Masks) -> dict[str, Any]:
+    return {name: tf.constant(kept) for name, kept in masks.items()}
 
 
 def _to_numpy(outcome: tuple[Any, Any, list[Any]]) -> Outcome:

@@ -40,6 +40,8 @@ from parity.reference.layers.convolution import (
 from parity.reference.layers.dropout import (
     dropout,
     dropout_backward,
+    stochastic_depth,
+    stochastic_depth_backward,
 )
 from parity.reference.layers.embedding import (
     embedding,
@@ -259,6 +261,8 @@ __all__ = [
     "softplus_backward",
     "softsign",
     "softsign_backward",
+    "stochastic_depth",
+    "stochastic_depth_backward",
     "tanh",
     "tanh_backward",
     "transposed_crops",

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from parity.errors import SpecError
+
 Array = NDArray[np.float64]
 
 # Axes of an image batch over which a channel's statistics and bias gradients are summed.
@@ -14,9 +16,24 @@ def widen(array: ArrayLike) -> Array:
     return np.asarray(array, dtype=np.float64)
 
 
-def by_channel(values: Array) -> Array:
-    """Return `(c,)` values in the shape that broadcasts over images."""
-    return values[np.newaxis, :, np.newaxis, np.newaxis]
+def add_bias(images: Array, bias: ArrayLike | None, *, layer: str) -> Array:
+    """Return images with a value added to each channel.
+
+    Args:
+        images: `(n, c, h, w)`.
+        bias: `(c,)`, or None for none.
+        layer: Whose outputs they are, for the message.
+
+    Raises:
+        SpecError: If the bias has another shape; one of length 1 is not taken for all channels.
+    """
+    if bias is None:
+        return images
+    values = widen(bias)
+    if values.shape != images.shape[1:2]:
+        message = f"{layer}: expected a bias of shape {images.shape[1:2]}; got {values.shape}."
+        raise SpecError(message)
+    return images + values[np.newaxis, :, np.newaxis, np.newaxis]
 
 
 def split_channels(images: Array, *, groups: int) -> Array:

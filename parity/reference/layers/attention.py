@@ -11,11 +11,11 @@ from parity.reference.layers.arrays import Array, widen
 
 MaskMeaning = Literal["attend", "ignore", "add"]
 PaddingMeaning = Literal["attend", "ignore"]
-FullyMasked = Literal["nan", "zeros", "uniform", "uniform_added"]
+FullyMasked = Literal["nan", "zeros", "uniform", "uniform_added", "uniform_ones"]
 Arrays = dict[str, Array]
 
 _MASK_MEANINGS: tuple[str, ...] = ("attend", "ignore", "add")
-_FULLY_MASKED: tuple[str, ...] = ("nan", "zeros", "uniform", "uniform_added")
+_FULLY_MASKED: tuple[str, ...] = ("nan", "zeros", "uniform", "uniform_added", "uniform_ones")
 
 
 def scaled_dot_product_attention(
@@ -49,13 +49,17 @@ def scaled_dot_product_attention(
             asked for its scores); `uniform`, the mean of all values, whose products have no
             gradient (Keras' function and layer on tensorflow and jax, where a large negative number
             replaces the products); `uniform_added`, the same with the gradient of an unmasked
-            softmax (Keras on torch, where that number is added).
+            softmax (torch's function without a fused kernel, where that number is added);
+            `uniform_ones`, the same forward, while backward every share of the query is 1 (Keras'
+            function on torch, on processors: torch's fused kernel keeps only the logarithm of the
+            sum of exponentials, beside that number the logarithm of the count of keys is rounded
+            away, and the backward takes the shares from it again).
 
     Raises:
         SpecError: If shapes do not fit or an argument is unknown.
 
     Source: torch 2.13.0, nn.functional.scaled_dot_product_attention; keras 3.15.1,
-        ops.dot_product_attention and Softmax.call.
+        ops.dot_product_attention, Softmax.call and backend/torch/nn.py, _get_large_negative.
     """
     query, key, value = _check_shapes(query, key, value)
     products = scale * (query @ key.swapaxes(-1, -2))
@@ -79,7 +83,8 @@ def scaled_dot_product_attention_backward(
     """Return the gradients of `scaled_dot_product_attention`: `(d_query, d_key, d_value)`.
 
     With `p` the shares and `dp = dy value^T + d_shares`: `d_products = p (dp - sum_s dp p)`,
-    `d_query = scale d_products key`, `d_key = scale d_products^T query`, `d_value = p^T dy`.
+    `d_query = scale d_products key`, `d_key = scale d_products^T query`, `d_value = p^T dy`; with
+    `uniform_ones` the sum alone has the forward's shares.
     """
     query, key, value = _check_shapes(query, key, value)
     d_outputs = widen(d_outputs)
@@ -90,10 +95,12 @@ def scaled_dot_product_attention_backward(
     if d_shares is not None:
         d_probabilities = d_probabilities + widen(d_shares)
     total = (d_probabilities * shares).sum(axis=-1, keepdims=True)
+    empty = _is_fully_masked(_additive_mask(mask, shares.shape, mask_meaning))
+    if fully_masked == "uniform_ones":
+        shares = np.where(empty, 1.0, shares)
     d_products = shares * (d_probabilities - total)
     if fully_masked in ("zeros", "uniform"):
-        added = _additive_mask(mask, d_products.shape, mask_meaning)
-        d_products = np.where(_is_fully_masked(added), 0.0, d_products)
+        d_products = np.where(empty, 0.0, d_products)
     return (
         scale * (d_products @ key),
         scale * (d_products.swapaxes(-1, -2) @ query),

@@ -7,7 +7,7 @@ from parity.errors import SpecError
 from parity.reference.layers.arrays import (
     ALL_BUT_CHANNELS,
     Array,
-    by_channel,
+    add_bias,
     join_channels,
     split_channels,
     weight_groups,
@@ -62,7 +62,7 @@ def conv2d(
         "ngchwij,gocij->ngohw", read, weight_groups(weight, groups=groups), optimize=True
     )
     outputs = join_channels(outputs)
-    return outputs if bias is None else outputs + by_channel(widen(bias))
+    return add_bias(outputs, bias, layer="conv2d")
 
 
 def conv2d_backward(

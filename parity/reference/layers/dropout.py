@@ -1,4 +1,4 @@
-"""Dropout forward and backward, the mask given: by element, by channel or by sample.
+"""Dropout and stochastic depth forward and backward, the mask given.
 
 What is kept is drawn elsewhere (`parity.masks`), so that both frameworks drop the same.
 """
@@ -46,6 +46,44 @@ def dropout_backward(
     """Return `d_inputs` of `dropout`: `dy` times what the inputs were multiplied by."""
     d_outputs = widen(d_outputs)
     return d_outputs * _factor(d_outputs, kept, rate=rate, scale_at=scale_at, training=training)
+
+
+def stochastic_depth(
+    inputs: ArrayLike, kept: ArrayLike, *, rate: float, scale_at: ScaleAt, training: bool
+) -> Array:
+    """Return the residual branch of the samples that keep it, and zeros for the others.
+
+    `dropout` by sample, on the branch of a block before it is added to the shortcut. With
+    `scale_at="inference"` it is Huang et al. 2016, equations 2 and 5; with `"training"` the form
+    that timm and torchvision ship, whose evaluation leaves the branch as it is.
+
+    Args:
+        inputs: `(n, ...)`, the branch.
+        kept: Booleans `(n, 1, ..., 1)`, with as many axes as the inputs. Not read in inference.
+        rate: Share of the samples that lose the branch on average, `0 <= rate < 1`.
+        scale_at: As `dropout` takes it.
+        training: Whether anything is dropped.
+
+    Raises:
+        SpecError: If the rate is not in that range, or the mask is not one of samples.
+    """
+    _require_samples(kept, training=training)
+    return dropout(inputs, kept, rate=rate, scale_at=scale_at, training=training)
+
+
+def stochastic_depth_backward(
+    d_outputs: ArrayLike, kept: ArrayLike, *, rate: float, scale_at: ScaleAt, training: bool
+) -> Array:
+    """Return `d_inputs` of `stochastic_depth`."""
+    _require_samples(kept, training=training)
+    return dropout_backward(d_outputs, kept, rate=rate, scale_at=scale_at, training=training)
+
+
+def _require_samples(kept: ArrayLike, *, training: bool) -> None:
+    shape = np.asarray(kept).shape
+    if training and any(size != 1 for size in shape[1:]):
+        message = f"stochastic_depth: expected a mask (n, 1, ..., 1); got shape {shape}."
+        raise SpecError(message)
 
 
 def _factor(

@@ -9,7 +9,7 @@ from parity.errors import SpecError
 from parity.reference.layers.arrays import (
     ALL_BUT_CHANNELS,
     Array,
-    by_channel,
+    add_bias,
     join_channels,
     split_channels,
     weight_groups,
@@ -108,7 +108,7 @@ def conv_transpose2d(
         optimize=True,
     )
     outputs = _cropped(sum_windows(join_channels(written), canvas), crops)
-    return outputs if bias is None else outputs + by_channel(widen(bias))
+    return add_bias(outputs, bias, layer="conv_transpose2d")
 
 
 def conv_transpose2d_backward(

@@ -43,11 +43,18 @@ def images():
     return stream(0, "images").standard_normal((2, 32, 32, 3)).astype("float32")
 
 
-@pytest.mark.parametrize("preset", ["torch", "keras"])
+@pytest.mark.parametrize(
+    ("model", "preset"),
+    [
+        ("resnet8:width=4", "torch"),
+        ("resnet8:width=4", "keras"),
+        ("resnet8:width=4,stochastic_depth=0.3,dropout=0.2", "torch"),
+    ],
+)
 def test_written_archive_opens_in_keras_and_predicts_as_the_twin(
-    checkpoint, specs, states, images, preset
+    checkpoint, specs, states, images, model, preset
 ):
-    spec = specs(preset=preset)
+    spec = specs(model, preset=preset)
     state = states(spec)
     twin = models_keras.resnet(spec)
     twin.load_weights(checkpoint("x.weights.h5", spec=spec, state=state))
