@@ -35,6 +35,7 @@ def test_large_maps_have_the_bounds_that_were_measured_on_them():
 
 
 CONTROL = {
+    "loss": 1e-12,
     "running mean": 1e-9,
     "running variance": 1e-20,
     "slots": 1.0,
