@@ -1,20 +1,45 @@
 """`parity list`: what can be named on the command line."""
 
-from typing import Annotated
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 
 from parity.data.table import DATASETS
 from parity.errors import ParityError, describe_nearest
+from parity.spec.losses import LOSSES
 from parity.spec.models import MODELS
+from parity.spec.optimizers import AVERAGINGS, CLIPPINGS, OPTIMIZERS
 from parity.spec.recipe import RECIPE_FOLDER, read_toml, recipe_names
+from parity.spec.schedules import SCHEDULES
+
+_KINDS: dict[str, Mapping[str, Any]] = {
+    "optimizers": OPTIMIZERS,
+    "clippings": CLIPPINGS,
+    "averagings": AVERAGINGS,
+    "losses": LOSSES,
+    "schedules": SCHEDULES,
+}
 
 
 def list_names(
-    what: Annotated[str, typer.Argument(help="recipes, data or models.")] = "recipes",
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="recipes, data or models; or the kinds of a recipe's tables, with their keys: "
+            "optimizers, clippings, averagings, losses or schedules."
+        ),
+    ] = "recipes",
 ) -> None:
-    """List recipes, data sets or models."""
-    tables = {"recipes": _recipes, "data": _data, "models": _models}
+    """List recipes, data sets, models, or the kinds of a recipe's tables."""
+    tables: dict[str, Callable[[], list[tuple[str, str]]]] = {
+        "recipes": _recipes,
+        "data": _data,
+        "models": _models,
+        **{name: functools.partial(_kinds, kinds) for name, kinds in _KINDS.items()},
+    }
     if what not in tables:
         message = f"list: {what!r} not found.{describe_nearest(what, tables)}"
         raise ParityError(message)
@@ -22,6 +47,14 @@ def list_names(
     width = max(len(name) for name, _ in rows)
     for name, description in rows:
         typer.echo(f"{name:<{width}}  {description}")
+
+
+def _kinds(kinds: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return each kind with the other keys of its table."""
+    return [
+        (kind, ", ".join(field.name for field in dataclasses.fields(cls) if field.name != "kind"))
+        for kind, cls in kinds.items()
+    ]
 
 
 def _recipes() -> list[tuple[str, str]]:

@@ -317,19 +317,28 @@ def _with_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
     *parents, leaf = key.split(".")
     for parent in parents:
         owner = owner.get(parent) if isinstance(owner, Mapping) else None
-    if (
-        key in ("name", "data")
-        or not isinstance(owner, Mapping)
-        or leaf not in owner
-        or isinstance(owner[leaf], Mapping)
-    ):
+    if key in ("name", "data") or not isinstance(owner, Mapping) or leaf not in owner:
         known = [*_leaf_keys(table), "preset"]
         message = f"--set {override!r}: key {key!r} not found.{describe_nearest(key, known)}"
         raise RecipeError(message)
     change: Any = _parse_value(text.strip())
+    if isinstance(owner[leaf], Mapping):
+        return _with_table(table, override, key, change)
     for part in reversed(key.split(".")):
         change = {part: change}
     return _merged(table, change)
+
+
+def _with_table(table: Mapping[str, Any], override: str, key: str, value: object) -> dict[str, Any]:
+    """Return the recipe with a whole table in place of its own, which has another kind's keys."""
+    if key not in _KINDS or not isinstance(value, Mapping):
+        first = next(iter(_leaf_keys(table.get(key, {}), f"{key}.")), f"{key}.KEY")
+        whole = f", or all of them: {key}={{kind='...', ...}}" if key in _KINDS else ""
+        message = (
+            f"--set {override!r}: {key} is a table. Set one of its keys, such as {first}{whole}."
+        )
+        raise RecipeError(message)
+    return {**table, key: value}
 
 
 def _with_preset(table: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -383,8 +392,9 @@ def _require_keys(
 ) -> None:
     missing = [f"{prefix}{key}" for key in expected if key not in table]
     if missing:
+        keys = "key" if len(missing) == 1 else "keys"
         message = (
-            f"{where}: {len(missing)} keys missing ({', '.join(missing)}). "
+            f"{where}: {len(missing)} {keys} missing ({', '.join(missing)}). "
             "A recipe names every key."
         )
         raise RecipeError(message)
@@ -398,7 +408,7 @@ def _require_known(
     unknown = [key for key in table if key not in known]
     if unknown:
         hints = "".join(f" {prefix}{key}:{describe_nearest(key, known)}" for key in unknown)
-        message = f"{where}: {len(unknown)} unknown keys.{hints}"
+        message = f"{where}: {len(unknown)} unknown key{'s' * (len(unknown) > 1)}.{hints}"
         raise RecipeError(message)
 
 
@@ -442,7 +452,8 @@ def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # no
     if type(value) is hint:
         return None
     fix = f" Write {float(value)!r}." if hint is float and type(value) is int else ""
-    return f"{key} must be a {hint.__name__}; got {value!r} ({type(value).__name__}).{fix}"
+    article = "an" if hint is int else "a"
+    return f"{key} must be {article} {hint.__name__}; got {value!r} ({type(value).__name__}).{fix}"
 
 
 def _describe_wrong_list(key: str, value: object, hint: type) -> str | None:

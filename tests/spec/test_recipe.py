@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from parity.errors import RecipeError
 from parity.spec.conventions import KERAS, TORCH
-from parity.spec.optimizers import Adam, Sgd
+from parity.spec.optimizers import Adam, Group, LookaheadEma, NormClipping, Sgd, Update
 from parity.spec.recipe import (
     DATA_KEYS,
     RECIPE_FOLDER,
@@ -20,6 +20,7 @@ from parity.spec.recipe import (
     recipe_names,
     resolve_recipe,
 )
+from parity.testing.updates import UPDATES
 
 BEST_SGD = (RECIPE_FOLDER / "best_sgd.toml").read_text(encoding="utf-8")
 ON_DIGITS = load_recipe("best_sgd", data="digits")
@@ -201,12 +202,56 @@ def test_override_leaves_the_table_it_was_given():
     assert table == source_table()
 
 
+def test_override_may_replace_a_table_by_one_of_another_kind():
+    recipe = resolve(
+        source_table(),
+        overrides=[
+            "clipping={kind='global_norm', limit=1.0, epsilon=1e-6}",
+            "averaging={kind='lookahead_ema', every=5, decay=0.9, power=3.0}",
+            "groups=[{members='vectors', lr_factor=1.0, decay_factor=0.0}]",
+            "averaging.every=4",
+        ],
+    )
+
+    assert recipe.update == Update(
+        rule=recipe.optimizer,
+        groups=(Group(members="vectors", lr_factor=1.0, decay_factor=0.0),),
+        clipping=NormClipping(kind="global_norm", limit=1.0, epsilon=1e-6),
+        averaging=LookaheadEma(every=4, decay=0.9, power=3.0),
+    )
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_recipe_with_any_update_is_rebuilt_from_its_table(name):
+    update = UPDATES[name]
+    recipe = dataclasses.replace(
+        ON_DIGITS,
+        optimizer=update.rule,
+        groups=update.groups,
+        clipping=update.clipping,
+        averaging=update.averaging,
+    )
+
+    stored = json.loads(json.dumps(recipe.to_table()))
+
+    assert build_recipe(stored, where="stored") == recipe
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("epochs", "expected key=value, such as optimizer.lr=0.05"),
         ("optimizer.lrs=1.0", r"'optimizer.lrs' not found\. Nearest: optimizer.lr\."),
-        ("optimizer=sgd", "'optimizer' not found"),
+        ("optimizer=sgd", "optimizer is a table. Set one of its keys, such as optimizer.kind, or"),
+        ("conventions={}", r"conventions is a table\. .*such as conventions\.conv_bias\.$"),
+        ("clipping={kind='value'}", r"1 key missing \(clipping\.limit\)"),
+        ("averaging={kind='mean'}", "averaging.kind must be one of none, ema"),
+        ("groups=norm", r"groups must be a list of tables, \[\] for none; got 'norm'"),
+        ("groups=[{members='norms'}]", r"2 keys missing \(groups\[0\]\.lr_factor, "),
+        (
+            "groups=[{members='norms', lr_factor=1.0, decay_factor=0.0}]",
+            r"groups\[0\]\.members must be one of 'vectors', .*; got 'norms'",
+        ),
         ("optimizer.lr.base=1.0", "'optimizer.lr.base' not found"),
         ("name=mine", "'name' not found"),
         ("data=cifar10", "'data' not found"),
@@ -286,7 +331,7 @@ def test_missing_keys_are_listed_together():
     ],
 )
 def test_unknown_key_is_refused_by_its_name(key, hint):
-    with pytest.raises(RecipeError, match=rf"mine\.toml: 1 unknown keys\..*{hint}"):
+    with pytest.raises(RecipeError, match=rf"mine\.toml: 1 unknown key\..*{hint}"):
         resolve(with_leaf(source_table(), key, 1))
 
 
