@@ -10,11 +10,9 @@ import hashlib
 import json
 import re
 import tomllib
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from parity.errors import RecipeError, SpecError, describe_nearest
 from parity.spec.conventions import PRESETS, Conventions
@@ -30,6 +28,7 @@ from parity.spec.optimizers import (
     Update,
 )
 from parity.spec.schedules import SCHEDULES
+from parity.spec.tables import build_table, require_keys, require_known, require_table
 from parity.spec.warmup import Schedule
 
 RECIPE_FOLDER = Path(__file__).parent.parent / "recipes"
@@ -216,16 +215,16 @@ def resolve_recipe(
     Raises:
         RecipeError: If a key is missing or unknown, or a value has the wrong type or range.
     """
-    _require_keys(table, (*_HEADER, *_TOP, *_TABLES, "data"), where=where, prefix="")
+    require_keys(table, (*_HEADER, *_TOP, *_TABLES, "data"), where=where, prefix="")
     if not isinstance(table["name"], str) or not re.fullmatch(_NAME, table["name"]):
         message = (
             f"{where}: name must be of letters, digits, '.', '_' and '-', since folders are named "
             f"after it; got {table['name']!r}."
         )
         raise RecipeError(message)
-    per_data = _require_table(table["data"], where=where, key="data")
+    per_data = require_table(table["data"], where=where, key="data")
     for name, changes in per_data.items():
-        _require_known(changes, DATA_KEYS, where=where, prefix=f"data.{name}.")
+        require_known(changes, DATA_KEYS, where=where, prefix=f"data.{name}.")
     top = {"name": table["name"], "data": data} | {key: table[key] for key in (*_TOP, *_TABLES)}
     # The top level must be complete by itself: a data table may not supply what it lacks.
     build_recipe(top, where=where)
@@ -251,15 +250,15 @@ def build_recipe(table: Mapping[str, Any], *, where: str) -> ResolvedRecipe:
         "evaluation": Evaluation,
     }
     for key, cls in simple.items():
-        part = _require_table(values.get(key), where=where, key=key)
-        values[key] = _build_table(cls, part, where=where, prefix=f"{key}.")
-    recipe: ResolvedRecipe = _build_table(ResolvedRecipe, values, where=where, prefix="")
+        part = require_table(values.get(key), where=where, key=key)
+        values[key] = build_table(cls, part, where=where, prefix=f"{key}.")
+    recipe: ResolvedRecipe = build_table(ResolvedRecipe, values, where=where, prefix="")
     return recipe
 
 
 def _build_kind(kinds: Mapping[str, Any], value: object, *, where: str, key: str) -> Any:  # noqa: ANN401
     """Return the spec that a table with a `kind` describes."""
-    part = _require_table(value, where=where, key=key)
+    part = require_table(value, where=where, key=key)
     kind = part.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
         message = f"{where}: {key}.kind must be one of {', '.join(kinds)}; got {kind!r}."
@@ -267,7 +266,7 @@ def _build_kind(kinds: Mapping[str, Any], value: object, *, where: str, key: str
     if "others" in part:  # the rule of the arrays that are not Muon's
         others = _build_kind(kinds, part["others"], where=where, key=f"{key}.others")
         part = {**part, "others": others}
-    return _build_table(kinds[kind], part, where=where, prefix=f"{key}.")
+    return build_table(kinds[kind], part, where=where, prefix=f"{key}.")
 
 
 def _build_groups(value: object, *, where: str) -> tuple[Group, ...]:
@@ -275,9 +274,9 @@ def _build_groups(value: object, *, where: str) -> tuple[Group, ...]:
         message = f"{where}: groups must be a list of tables, [] for none; got {value!r}."
         raise RecipeError(message)
     return tuple(
-        _build_table(
+        build_table(
             Group,
-            _require_table(table, where=where, key=f"groups[{index}]"),
+            require_table(table, where=where, key=f"groups[{index}]"),
             where=where,
             prefix=f"groups[{index}].",
         )
@@ -378,87 +377,3 @@ def _parse_value(text: str) -> Any:  # noqa: ANN401  # a TOML value has no narro
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text  # a bare word is a string, as a shell user types it; the field's type decides
-
-
-def _require_table(value: object, *, where: str, key: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        message = f"{where}: {key} must be a table; got {value!r}."
-        raise RecipeError(message)
-    return value
-
-
-def _require_keys(
-    table: Mapping[str, Any], expected: Sequence[str], *, where: str, prefix: str
-) -> None:
-    missing = [f"{prefix}{key}" for key in expected if key not in table]
-    if missing:
-        keys = "key" if len(missing) == 1 else "keys"
-        message = (
-            f"{where}: {len(missing)} {keys} missing ({', '.join(missing)}). "
-            "A recipe names every key."
-        )
-        raise RecipeError(message)
-    _require_known(table, expected, where=where, prefix=prefix)
-
-
-def _require_known(
-    table: Mapping[str, Any], known: Sequence[str], *, where: str, prefix: str
-) -> None:
-    _require_table(table, where=where, key=prefix.rstrip("."))
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        hints = "".join(f" {prefix}{key}:{describe_nearest(key, known)}" for key in unknown)
-        message = f"{where}: {len(unknown)} unknown key{'s' * (len(unknown) > 1)}.{hints}"
-        raise RecipeError(message)
-
-
-def _build_table(cls: type, table: Mapping[str, Any], *, where: str, prefix: str) -> Any:  # noqa: ANN401
-    hints = typing.get_type_hints(cls)
-    fields = [field.name for field in dataclasses.fields(cls)]
-    _require_keys(table, fields, where=where, prefix=prefix)
-    problems = [
-        problem
-        for field in fields
-        if (problem := describe_wrong_type(f"{prefix}{field}", table[field], hints[field]))
-    ]
-    if problems:
-        message = f"{where}: " + " ".join(problems)
-        raise RecipeError(message)
-    try:
-        return cls(
-            **{key: tuple(part) if type(part) is list else part for key, part in table.items()}
-        )
-    except SpecError as error:
-        message = f"{where}: {error}"
-        raise RecipeError(message) from error
-
-
-def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # noqa: ANN401
-    """Return what is wrong with a value's type, or None; an int is no float and no bool.
-
-    >>> describe_wrong_type("optimizer.momentum", 0, float)
-    'optimizer.momentum must be a float; got 0 (int). Write 0.0.'
-    """
-    if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        if any(value == choice and type(value) is type(choice) for choice in choices):
-            return None
-        allowed = ", ".join(map(repr, choices))
-        return f"{key} must be one of {allowed}; got {value!r} ({type(value).__name__})."
-    if typing.get_origin(hint) is tuple:
-        return _describe_wrong_list(key, value, typing.get_args(hint)[0])
-    if isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint):
-        return None  # nested specs are built, and so checked, on their own
-    if type(value) is hint:
-        return None
-    fix = f" Write {float(value)!r}." if hint is float and type(value) is int else ""
-    article = "an" if hint is int else "a"
-    return f"{key} must be {article} {hint.__name__}; got {value!r} ({type(value).__name__}).{fix}"
-
-
-def _describe_wrong_list(key: str, value: object, hint: type) -> str | None:
-    if dataclasses.is_dataclass(hint):
-        return None  # built, and so checked, on their own
-    if type(value) is list and all(type(part) is hint for part in value):
-        return None
-    return f"{key} must be a list of {hint.__name__}; got {value!r} ({type(value).__name__})."

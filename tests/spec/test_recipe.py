@@ -14,12 +14,12 @@ from parity.spec.recipe import (
     RECIPE_FOLDER,
     apply_overrides,
     build_recipe,
-    describe_wrong_type,
     load_recipe,
     read_toml,
     recipe_names,
     resolve_recipe,
 )
+from parity.spec.tables import describe_wrong_type
 from parity.testing.updates import UPDATES
 
 BEST_SGD = (RECIPE_FOLDER / "best_sgd.toml").read_text(encoding="utf-8")
