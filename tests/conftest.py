@@ -6,7 +6,7 @@ Fixtures:
 
 Environment:
     HYPOTHESIS_PROFILE: `dev` (default, 25 examples), `ci` (100, always the same), `ci-backend` (25,
-        always the same: jax compiles each shape anew), `deep` (250).
+        always the same: jax compiles each shape anew), `deep` (1000).
     KERAS_BACKEND: `tensorflow` (default), `jax` or `torch`; fixed for the whole run.
 """
 
@@ -38,7 +38,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "ci-backend", max_examples=25, deadline=None, derandomize=True, print_blob=True
 )
-hypothesis.settings.register_profile("deep", max_examples=250, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 

@@ -27,7 +27,7 @@ BOUND = 1e-10
 # softmax in float32, whatever the dtype of its inputs. Measured: 1.7e-7.
 JAX_BOUND = 2e-6
 # Of the profile's examples: jax compiles each case anew, which takes seconds.
-SHARE = 8 if os.environ["KERAS_BACKEND"] == "jax" else 2
+SHARE = 5 if os.environ["KERAS_BACKEND"] == "jax" else 2
 KINDS = ("outputs", "input gradients", "parameter gradients")
 PARTS = ("query", "key", "value")
 WEIGHTS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")

@@ -19,9 +19,13 @@ from parity.testing.faults import seed_array_fault
 # Of the largest element of a quantity.
 BOUND = 1e-10
 
-# What tensorflow and jax compile anew for each shape; `deep` has 400, and 200 of what costs more.
+# What tensorflow and jax compile anew for each shape: `deep` has 200 of each, `ci` fewer of what
+# costs more.
 KERAS_EXAMPLES = settings(max_examples=max(6, settings.default.max_examples // 5))
-COSTLY_EXAMPLES = settings(max_examples=max(3, settings.default.max_examples // 10))
+IS_DEEP = settings.default.max_examples >= 1000
+COSTLY_EXAMPLES = settings(
+    max_examples=max(3, settings.default.max_examples // (5 if IS_DEEP else 10))
+)
 
 PAIRS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
