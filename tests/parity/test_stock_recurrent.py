@@ -391,7 +391,7 @@ def assert_matches_reference(outcome, case, kinds=KINDS):
 
 
 # A stack of two directions takes Keras on tensorflow half a second, and on jax, which compiles each
-# anew, several: a half and an eighth of the profile's examples.
+# anew, several: a half and a fifth of the profile's examples.
 SHARE = 5 if os.environ["KERAS_BACKEND"] == "jax" else 2
 examples = settings(max_examples=settings.default.max_examples // SHARE)
 
