@@ -90,12 +90,38 @@ def _seed_fault(name: str, recipe: ResolvedRecipe) -> tuple[str, ResolvedRecipe]
     """Return `field=value` of a fault, and the recipe with it."""
     if name in UPDATE_FAULTS:
         part, _ = UPDATE_FAULTS[name]
-        changed = getattr(seed_update_fault(name, recipe.update), part)
-        return f"{part}={changed}", dataclasses.replace(recipe, **{part: changed})
+        present, changed = (
+            getattr(update, part)
+            for update in (recipe.update, seed_update_fault(name, recipe.update))
+        )
+        return _describe_change(part, present, changed), dataclasses.replace(
+            recipe, **{part: changed}
+        )
     owner = "conventions" if name in CONVENTION_FAULTS else "optimizer"
     field, _ = (CONVENTION_FAULTS | OPTIMIZER_FAULTS)[name]
     spec = seed_spec_fault(name, getattr(recipe, owner))
     return f"{field}={getattr(spec, field)}", dataclasses.replace(recipe, **{owner: spec})
+
+
+def _describe_change(where: str, present: Any, changed: Any) -> str:  # noqa: ANN401  # specs
+    """Return `part.field=value` of what has changed in a part of an update.
+
+    >>> from parity.spec.optimizers import NoClipping, ValueClipping
+    >>> _describe_change("clipping", ValueClipping(limit=0.1), ValueClipping(limit=0.2))
+    'clipping.limit=0.2'
+    >>> _describe_change("clipping", ValueClipping(limit=0.1), NoClipping())
+    'clipping.kind=none'
+    """
+    if isinstance(changed, tuple):
+        if not changed:
+            return f"{where}=[]"
+        return _describe_change(f"{where}[0]", present[0], changed[0])
+    fields = [field.name for field in dataclasses.fields(changed)]
+    return ", ".join(
+        f"{where}.{field}={getattr(changed, field)}"
+        for field in fields
+        if getattr(present, field, None) != getattr(changed, field)
+    )
 
 
 def _try(name: str, injection: Injection, pair: Pair, course: Course) -> Trial | None:
