@@ -2,7 +2,9 @@
 
 `differences.toml` holds one table a difference. Each carries a snippet that shows it: run after
 `PREAMBLE`, it leaves `default`, a pair of what torch and Keras return at their defaults, and,
-unless the row is documentation only, `settled`, the pair once the difference is settled.
+unless the row is documentation only, `settled`, the pair once the difference is settled. A row that
+a field of the optimizers settles can build the twins by it: `PREAMBLE` has `spec_update`,
+`torch_twin` and `KerasTwin`.
 """
 
 import dataclasses
