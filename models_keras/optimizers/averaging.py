@@ -21,10 +21,9 @@ class Average:
         averaged = [] if isinstance(spec, NoAveraging) else _averaged_variables(spec, model)
         self._variables = {variable.path: variable for variable in averaged}
         self.arrays = {
-            # A tensor, not `variable.value`: on tensorflow that would share its memory.
-            path: keras.Variable(
-                ops.convert_to_tensor(variable), dtype=variable.dtype, trainable=False
-            )
+            # A copy: a variable made of another's tensor shares its memory on torch, and one made
+            # of its `value` on tensorflow.
+            path: keras.Variable(ops.copy(variable), dtype=variable.dtype, trainable=False)
             for path, variable in self._variables.items()
         }
 

@@ -2,7 +2,9 @@
 
 `differences.toml` holds one table a difference. Each carries a snippet that shows it: run after
 `PREAMBLE`, it leaves `default`, a pair of what torch and Keras return at their defaults, and,
-unless the row is documentation only, `settled`, the pair once the difference is settled.
+unless the row is documentation only, `settled`, the pair once the difference is settled. A row that
+a field of the optimizers settles can build the twins by it: `PREAMBLE` has `spec_update`,
+`torch_twin` and `KerasTwin`.
 """
 
 import dataclasses
@@ -29,6 +31,9 @@ PREAMBLE = """\
 import keras
 import numpy as np
 import torch
+from models_keras.optimizers.update import SpecOptimizer as KerasTwin
+from models_torch.optimizers import build_optimizer
+from parity.spec.optimizers import OPTIMIZERS, NoClipping, Update
 
 keras.config.set_floatx("float64")
 torch.set_default_dtype(torch.float64)
@@ -37,7 +42,7 @@ to_numpy = keras.ops.convert_to_numpy
 
 
 def torch_path(make_optimizer, gradients, rates=None):
-    parameter = torch.nn.Parameter(torch.ones(gradients.shape[1]))
+    parameter = torch.nn.Parameter(torch.ones(gradients.shape[1:]))
     optimizer = make_optimizer([parameter])
     for step, gradient in enumerate(gradients):
         if rates is not None:
@@ -48,13 +53,26 @@ def torch_path(make_optimizer, gradients, rates=None):
 
 
 def keras_path(optimizer, gradients, rates=None):
-    parameter = keras.Variable(np.ones(gradients.shape[1]))
+    parameter = keras.Variable(np.ones(gradients.shape[1:]))
     optimizer.build([parameter])
     for step, gradient in enumerate(gradients):
         if rates is not None:
             optimizer.learning_rate = rates[step]
         optimizer.apply([keras.ops.convert_to_tensor(gradient)])
     return to_numpy(parameter)
+
+
+def spec_rule(kind, **fields):
+    forms = {"l2_in_loss": False, "decay_scaled_by_lr": True}
+    return OPTIMIZERS[kind](**{"l2": 0.0, "decoupled_decay": 0.0} | forms | fields)
+
+
+def spec_update(kind, groups=(), clipping=NoClipping(), **fields):
+    return Update(rule=spec_rule(kind, **fields), groups=groups, clipping=clipping)
+
+
+def torch_twin(update):
+    return lambda parameters: build_optimizer(update, model=torch.nn.ParameterList(parameters))
 """
 
 
