@@ -21,19 +21,20 @@ class Average:
         averaged = [] if isinstance(spec, NoAveraging) else _averaged_variables(spec, model)
         self._variables = {variable.path: variable for variable in averaged}
         self.arrays = {
-            # A copy: a variable made of another's tensor shares its memory on torch, and one made
-            # of its `value` on tensorflow.
-            path: keras.Variable(ops.copy(variable), dtype=variable.dtype, trainable=False)
+            path: keras.Variable(_copy(variable), dtype=variable.dtype, trainable=False)
             for path, variable in self._variables.items()
         }
 
     def start(self) -> None:
         """Copy the present weights."""
         for path, variable in self._variables.items():
-            self.arrays[path].assign(ops.convert_to_tensor(variable))
+            self.arrays[path].assign(_copy(variable))
 
     def update(self, *, count: int, progress: float) -> None:
-        """Move the averages after update `count`, from 1; `progress` of all updates are made."""
+        """Move the averages after update `count`, from 1; `progress` of all updates are made.
+
+        A callback of `fit` reads its own `model` first, which on jax brings it up to date.
+        """
         move = average_move(self._spec, count=count, progress=progress)
         if move == STAY:
             return
@@ -42,7 +43,13 @@ class Average:
             present = ops.convert_to_tensor(variable)
             average.assign(ops.convert_to_tensor(average) * move.keep + present * (1.0 - move.keep))
             if move.writes_back:
-                variable.assign(ops.convert_to_tensor(average))
+                variable.assign(_copy(average))
+
+
+def _copy(variable: Any) -> Any:  # noqa: ANN401  # keras.Variable to tensor
+    # A variable made of another's tensor shares its memory on torch and jax, one made of its
+    # `value` on tensorflow; on jax `fit` gives that memory away (keras 3.15.1, donated buffers).
+    return ops.copy(ops.convert_to_tensor(variable))
 
 
 def _averaged_variables(spec: AveragingSpec, model: keras.Model) -> list[Any]:

@@ -13,7 +13,7 @@ from parity.data.digits import load_digits
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.initializers import Zeros, initializer
 from parity.spec.losses import CrossEntropy
-from parity.spec.optimizers import Update
+from parity.spec.optimizers import Lookahead, Update
 from parity.testing import specs
 from parity.testing.assertions import assert_close, assert_identical
 
@@ -380,3 +380,33 @@ def test_running_variance_after_fit_is_of_the_asked_kind(keras, digits, correcti
     actual = model.get_layer("stem-bn").moving_variance.numpy()
     # 256 values a channel: the other kind is 4e-3 of its share of 0.1 away.
     assert_close(actual, 0.9 + 0.1 * variance, atol=0.0, rtol=3e-7)
+
+
+@pytest.mark.backend
+def test_average_of_a_keras_model_writes_back_while_it_is_fitted(keras, digits):
+    """Slow weights are half way between the last slow ones and where each step leads."""
+    import models_keras
+
+    lookahead = Lookahead(every=1, slow_rate=0.5, starts_at="initial_weights", scores_slow=True)
+    fitted, stepped = (compiled_model(keras, SGD) for _ in range(2))
+    stepped.set_weights(fitted.get_weights())
+    average = models_keras.Average(lookahead, model=fitted)
+    images, targets = (array[:8] for array in digits)
+
+    # A callback that reads `model` finds its present weights on jax, too.
+    moves = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: (
+            moves.model and average.update(count=batch + 1, progress=(batch + 1) / 2)
+        )
+    )
+    fitted.fit(images, targets, batch_size=4, shuffle=False, verbose=0, callbacks=[moves])
+
+    for part in (slice(0, 4), slice(4, 8)):
+        slow = [variable.numpy().copy() for variable in stepped.trainable_variables]
+        stepped.train_on_batch(images[part], targets[part])
+        for variable, start in zip(stepped.trainable_variables, slow, strict=True):
+            variable.assign((start + variable.numpy()) / 2)
+    for actual, expected in zip(
+        fitted.trainable_variables, stepped.trainable_variables, strict=True
+    ):
+        assert_close(actual.numpy(), expected.numpy(), atol=FLOAT32, rtol=FLOAT32)
