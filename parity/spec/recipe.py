@@ -318,7 +318,8 @@ def _with_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
         owner = owner.get(parent) if isinstance(owner, Mapping) else None
     if key in ("name", "data") or not isinstance(owner, Mapping) or leaf not in owner:
         known = [*_leaf_keys(table), "preset"]
-        message = f"--set {override!r}: key {key!r} not found.{describe_nearest(key, known)}"
+        hint = _describe_other_kinds(table, key) or describe_nearest(key, known)
+        message = f"--set {override!r}: key {key!r} not found.{hint}"
         raise RecipeError(message)
     change: Any = _parse_value(text.strip())
     if isinstance(owner[leaf], Mapping):
@@ -328,8 +329,31 @@ def _with_override(table: Mapping[str, Any], override: str) -> dict[str, Any]:
     return _merged(table, change)
 
 
+def _describe_other_kinds(table: Mapping[str, Any], key: str) -> str:
+    """Return which kinds of a table have a key that its own kind lacks; empty if none has."""
+    owner, _, leaf = key.partition(".")
+    holders = [
+        kind
+        for kind, cls in _KINDS.get(owner, {}).items()
+        if leaf in {field.name for field in dataclasses.fields(cls)}
+    ]
+    if not holders:
+        return ""
+    return (
+        f" {owner}.kind is {table[owner]['kind']!r}; {leaf} is a key of {', '.join(holders)}. "
+        f"Replace the whole table: {owner}={{kind={holders[0]!r}, ...}}."
+    )
+
+
 def _with_table(table: Mapping[str, Any], override: str, key: str, value: object) -> dict[str, Any]:
     """Return the recipe with a whole table in place of its own, which has another kind's keys."""
+    if isinstance(value, str) and value.startswith("{"):
+        message = (
+            f"--set {override!r}: {key} is a table; expected TOML such as "
+            f"{key}={{kind='...', ...}}; got {value!r}. Quote every string inside, and the whole "
+            "for the shell."
+        )
+        raise RecipeError(message)
     if key not in _KINDS or not isinstance(value, Mapping):
         first = next(iter(_leaf_keys(table.get(key, {}), f"{key}.")), f"{key}.KEY")
         whole = f", or all of them: {key}={{kind='...', ...}}" if key in _KINDS else ""

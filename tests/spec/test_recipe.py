@@ -246,6 +246,15 @@ def test_recipe_with_any_update_is_rebuilt_from_its_table(name):
         ("conventions={}", r"conventions is a table\. .*such as conventions\.conv_bias\.$"),
         ("clipping={kind='value'}", r"1 key missing \(clipping\.limit\)"),
         ("averaging={kind='mean'}", "averaging.kind must be one of none, ema"),
+        (
+            "clipping={kind=value, limit=1.0}",
+            r"expected TOML such as clipping=.* Quote",
+        ),
+        (
+            "clipping.limit=1.0",
+            r"kind is 'none'; limit is a key of global_norm, tensor_norm, value\. Replace",
+        ),
+        ("optimizer.beta3=0.9", r"'optimizer.beta3' not found\. (Nearest|Known): "),
         ("groups=norm", r"groups must be a list of tables, \[\] for none; got 'norm'"),
         ("groups=[{members='norms'}]", r"2 keys missing \(groups\[0\]\.lr_factor, "),
         (
