@@ -10,7 +10,7 @@ values in each batch statistic, so they have bounds of their own.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from parity.spec.optimizers import OptimizerSpec
+from parity.spec.optimizers import Muon, OptimizerSpec
 
 # Sides of the maps that the small bounds were measured on; the large ones were measured at 32x32.
 SMALL_MAP_PIXELS = 8 * 8
@@ -50,6 +50,19 @@ class StepBounds:
 def rule_bound(rule: OptimizerSpec) -> float:
     """Return the bound on a net's update from the float64 rule on its own gradients."""
     return NORMALIZED_UPDATE_RULE if rule.normalizes() else UPDATE_RULE
+
+
+def describe_unbounded(rule: OptimizerSpec) -> str | None:
+    """Return why no bound separates right twins of this rule from wrong ones, or None."""
+    if isinstance(rule, Muon) and rule.orthogonalizes_in == "bfloat16":
+        # Relative to a layer's largest step: torch and Keras were up to 0.16 apart over four
+        # shapes, and from float64 torch up to 0.07, Keras up to 0.13.
+        return (
+            "Muon orthogonalizes in bfloat16, where each framework sums in an order of its own: "
+            "the steps of right twins are a tenth of their size apart. Compare the rule with "
+            "--set optimizer.orthogonalizes_in=own."
+        )
+    return None
 
 
 def step_bounds(*, step: int, loss: float, kind: str, pixels: int) -> StepBounds:

@@ -13,15 +13,17 @@ from parity.compare.verdicts import Verdict
 from parity.data.batches import START_DIGEST, BatchStream
 from parity.frameworks.net import Net
 from parity.initialize import initial_state
+from parity.lockstep.bounds import describe_unbounded
 from parity.lockstep.fields import FORMAT
 from parity.lockstep.findings import Findings
 from parity.lockstep.free import run_free
-from parity.lockstep.injection import describe_no_op, parse_injection
+from parity.lockstep.injection import Injection, describe_no_op, parse_injection
 from parity.lockstep.loop import model_spec
 from parity.lockstep.pair import LockstepSettings, Pair, array_names, build_pair
 from parity.lockstep.power import Trial, measure_power
 from parity.lockstep.resynced import run_resynced
 from parity.lockstep.steps import prefixed
+from parity.spec.models import ResNetSpec
 from parity.spec.optimizers import AVERAGE
 from parity.spec.recipe import ResolvedRecipe
 
@@ -72,12 +74,9 @@ def run_lockstep(
     spec = model_spec(recipe, stream)
     injection = parse_injection(inject, recipe, spec)
     findings = Findings()
-    no_op = describe_no_op(injection, recipe, spec)
-    if no_op:
-        reason = f"{inject} is an exact no-op here: {no_op}; nothing was run."
-        outcome = Outcome(verdict="numerically equivalent", reason=reason)
-        labels = (settings.reference, settings.candidate)
-    else:
+    labels = (settings.reference, settings.candidate)
+    outcome = _describe_without_a_run(injection, recipe, spec)
+    if outcome is None:
         pair = build_pair(recipe, settings, stream=stream, spec=spec, injection=injection)
         outcome = _compare(pair, findings, on_step)
         labels = (pair.reference.label, pair.candidate.label)
@@ -105,6 +104,20 @@ def run_lockstep(
         "stream_digest": outcome.digest,
         "seconds": time.perf_counter() - started,
     }
+
+
+def _describe_without_a_run(
+    injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpec
+) -> Outcome | None:
+    """Return what is known before anything is run; None if the nets must be compared."""
+    unbounded = describe_unbounded(recipe.optimizer)
+    if unbounded:
+        return Outcome(verdict="not compared", reason=unbounded)
+    no_op = describe_no_op(injection, recipe, spec)
+    if no_op:
+        reason = f"{injection.text} is an exact no-op here: {no_op}; nothing was run."
+        return Outcome(verdict="numerically equivalent", reason=reason)
+    return None
 
 
 def _compare(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> Outcome:

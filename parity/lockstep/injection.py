@@ -125,6 +125,8 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
 def _describe_void_rule(field: str, recipe: ResolvedRecipe, spec: ResNetSpec) -> str | None:
     """Return why a form of the update rule changes nothing under the rule's other values."""
     rule = recipe.optimizer
+    if field == "scores_slow":
+        return "it says which weights a training scores, and a lockstep scores none"
     if field in ("velocity_holds_lr", "dampening") and getattr(rule, "momentum", 1.0) == 0.0:
         return "this rule keeps no velocity (optimizer.momentum = 0.0)"
     if field == "rms_rate" and isinstance(rule, Muon) and rule.scale != "rms":

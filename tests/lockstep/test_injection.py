@@ -20,6 +20,13 @@ SCHEDULES = {
 }
 
 
+def test_what_a_training_scores_is_void_in_a_lockstep():
+    recipe = load_recipe("lookahead", data="digits")
+    injection = parse_injection("averaging.scores_slow=false", recipe, RESNET)
+
+    assert "a lockstep scores none" in str(describe_no_op(injection, recipe, RESNET))
+
+
 @pytest.mark.parametrize(("schedule", "expected"), SCHEDULES.values(), ids=SCHEDULES)
 def test_scaling_of_decay_by_the_rate_is_void_where_the_rate_stands_still(schedule, expected):
     recipe = dataclasses.replace(ADAM, schedule=schedule)

@@ -8,6 +8,7 @@ from parity.cli.options import open_stream, resolve
 from parity.lockstep import comparison, free, pair
 from parity.lockstep.comparison import run_lockstep
 from parity.lockstep.pair import LockstepSettings
+from parity.testing.updates import MUON
 
 MOMENTUM_FLOAT32 = 0.8999999761581421
 BETA1_FLOAT32, BETA2_FLOAT32 = 0.8999999761581421, 0.9990000128746033
@@ -258,6 +259,20 @@ def test_an_exact_no_op_is_said_and_only_that(inject, overrides):
     assert record["verdict"] == ("numerically equivalent" if is_no_op else "diverges")
 
 
+@pytest.mark.parametrize("inject", [None, "orthogonalizes_in=own"])
+def test_muon_in_bfloat16_is_not_compared(inject):
+    recipe = resolve("best_sgd", data="digits", model=None, epochs=None, overrides=None)
+    recipe = dataclasses.replace(
+        recipe, optimizer=dataclasses.replace(MUON, orthogonalizes_in="bfloat16")
+    )
+    stream = open_stream(recipe, seed=0, folder=None, download=False)
+
+    record = run_lockstep(recipe, LockstepSettings(steps=1), stream=stream, inject=inject)
+
+    assert record["verdict"] == "not compared"
+    assert record["reason"].endswith("--set optimizer.orthogonalizes_in=own.")
+
+
 def test_free_running_twins_part_no_faster_than_rounding():
     record = lockstep(mode="free", steps=6)
 
@@ -290,6 +305,24 @@ def test_a_pass_says_which_wrong_twins_it_would_have_caught(kwargs, missed):
     assert record["input_sensitivity"] > 0.1
 
 
+def test_wrong_twins_of_clipping_groups_and_averages_are_named_by_their_field():
+    record = lockstep(
+        recipe="lookahead",
+        steps=1,
+        overrides=[
+            "clipping={kind='global_norm', limit=1.0, epsilon=0.5}",
+            "groups=[{members='vectors', lr_factor=2.0, decay_factor=0.0}]",
+        ],
+    )
+
+    changes = {trial["fault"]: trial["change"] for trial in record["detection_power"]}
+    assert changes["clipping_removed"] == "clipping.kind=none"
+    assert changes["clipping_scope_flipped"] == "clipping.kind=tensor_norm"
+    assert changes["groups_removed"] == "groups=[]"
+    assert changes["group_members_other"] == "groups[0].members=bias"
+    assert changes["average_period_off"] == "averaging.every=6"
+
+
 def test_a_first_step_says_nothing_of_momentum():
     record = lockstep(steps=1)
 
@@ -317,6 +350,25 @@ def test_a_free_running_wrong_rate_is_no_kink():
 
     assert record["verdict"] == "diverges"
     assert record["first_divergence"]["quantity"] == "parameters"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        pytest.param("best_adam", ["optimizer.l2=5e-4"], marks=pytest.mark.backend, id="adam-l2"),
+        pytest.param(
+            "rmsprop",
+            ["clipping={kind='tensor_norm', limit=0.1, epsilon=0.0}"],
+            id="rmsprop-clipped",
+        ),
+    ],
+)
+def test_float32_twins_whose_steps_are_normalized_follow_their_rule(recipe, overrides):
+    record = lockstep(
+        recipe=recipe, model="resnet8:width=8", overrides=overrides, dtype="float32", steps=2
+    )
+
+    assert record["verdict"] == "numerically equivalent", record["reason"]
 
 
 def test_float32_twins_are_equivalent_by_their_noise():
