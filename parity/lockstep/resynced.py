@@ -93,6 +93,8 @@ def _zero_gradient_notes(pair: Pair) -> list[str]:
         return []
     note = (
         f"{len(names)} arrays have a gradient of zero in theory (biases before batch norm, "
-        f"such as {names[0]}); under Adam their update is judged from each side's own gradients."
+        f"such as {names[0]})"
     )
-    return [note]
+    if pair.recipe.optimizer.normalizes():
+        note += "; their update is judged from each side's own gradients"
+    return [f"{note}."]
