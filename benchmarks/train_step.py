@@ -26,7 +26,7 @@ from parity.data.batches import START_DIGEST, BatchStream, chain_digest
 from parity.data.dataset import Dataset
 from parity.frameworks.build import build_twin
 from parity.frameworks.net import Net
-from parity.lockstep.loop import load_initial_state, model_spec, training_steps
+from parity.lockstep.loop import model_spec, start_state, training_steps
 from parity.rng import stream as keyed
 from parity.spec.recipe import ResolvedRecipe, load_recipe
 
@@ -179,7 +179,7 @@ def measure_torch(pairs: int) -> list[dict[str, Any]]:
     recipe, stream = make_stream()
     spec = model_spec(recipe, stream)
     net = build_twin("torch", spec, loss=recipe.loss, update=recipe.update)
-    load_initial_state(net, spec, seed=0)
+    net.load_state(start_state(spec, stream))
     plain = {
         layout: plain_torch_loop(stream, recipe, layout=layout)
         for layout in ("contiguous_format", "channels_last")
@@ -200,7 +200,7 @@ def measure_keras(pairs: int) -> list[dict[str, Any]]:
     recipe, stream = make_stream()
     spec = model_spec(recipe, stream)
     net = build_twin("keras", spec, loss=recipe.loss, update=recipe.update)
-    load_initial_state(net, spec, seed=0)
+    net.load_state(start_state(spec, stream))
     name = f"{net.label}: our loop / fit"
     return [compare(name, our_loop(net, stream, recipe), fit_loop(stream, recipe), pairs=pairs)]
 

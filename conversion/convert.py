@@ -11,7 +11,8 @@ from conversion.report import ConversionReport, layer_rows
 from conversion.states import State, StoredState, checked_state
 from conversion.verify import verify_bits, verify_logits
 from parity.errors import ConversionError
-from parity.spec.models import MODELS, ResNetSpec
+from parity.spec.model_spec import ModelSpec
+from parity.spec.models import MODELS
 
 # Conventions that outputs depend on and that a file of arrays alone does not state.
 _UNSTATED = ("bn_epsilon", "stride_offset")
@@ -22,7 +23,7 @@ def convert_checkpoint(
     target: Path | str,
     *,
     model: str | None = None,
-    spec: ResNetSpec | None = None,
+    spec: ModelSpec | None = None,
     preset: str | None = None,
     input_size: int | None = None,
     classes: int | None = None,
@@ -106,7 +107,7 @@ def _inferred(
     preset: str | None,
     input_size: int | None,
     where: Path,
-) -> ResNetSpec:
+) -> ModelSpec:
     if model is None:
         message = (
             f"expected the name of a model or a spec; got neither. Known: {', '.join(MODELS)}."
@@ -116,7 +117,7 @@ def _inferred(
 
 
 def _check_options(
-    spec: ResNetSpec, *, classes: int | None, input_size: int | None, where: Path
+    spec: ModelSpec, *, classes: int | None, input_size: int | None, where: Path
 ) -> None:
     if classes not in (None, spec.classes):
         message = f"{where}: expected {classes} classes; got {spec.classes}."
@@ -126,12 +127,12 @@ def _check_options(
         raise ConversionError(message)
 
 
-def _checked(stored: StoredState, spec: ResNetSpec, *, where: Path) -> State:
+def _checked(stored: StoredState, spec: ModelSpec, *, where: Path) -> State:
     check_stated(stored, spec, where=str(where))
     return checked_state(stored.named(spec), spec, where=str(where))
 
 
-def _encode(state: State, spec: ResNetSpec, target_format: Format, *, target: Path) -> bytes:
+def _encode(state: State, spec: ModelSpec, target_format: Format, *, target: Path) -> bytes:
     try:
         return target_format.encode(state, spec)
     except OSError as error:
@@ -150,7 +151,7 @@ def _verify(
     partial: Path,
     target: Path,
     state: State,
-    spec: ResNetSpec,
+    spec: ModelSpec,
     *,
     formats: tuple[Format, Format],
 ) -> str:
@@ -160,7 +161,7 @@ def _verify(
     return f"verified bit for bit; {logits}"
 
 
-def _notes(stored: StoredState, spec: ResNetSpec, *, is_open: bool) -> tuple[str, ...]:
+def _notes(stored: StoredState, spec: ModelSpec, *, is_open: bool) -> tuple[str, ...]:
     notes = []
     unstated = [field for field in _UNSTATED if field not in stored.conventions]
     if is_open and unstated:

@@ -7,7 +7,7 @@ Keras names a group after the layer's class and its place among the layers of th
 from collections import Counter
 
 from parity.spec.layers import BatchNorm2d, Conv2d, Dropout, Layer, Linear, StochasticDepth
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 # Layer kind of the spec -> Keras class.
 KERAS_CLASSES: dict[type, str] = {
@@ -47,7 +47,7 @@ def numbered_groups(kinds: list[str]) -> list[str]:
     return groups
 
 
-def keras_layer_order(spec: ResNetSpec) -> tuple[Layer, ...]:
+def keras_layer_order(spec: ModelSpec) -> tuple[Layer, ...]:
     """Return the layers of the spec so that each class is in the order of `model.layers`.
 
     A functional model sorts its layers by their distance to the output, farthest first, and layers
@@ -60,7 +60,7 @@ def keras_layer_order(spec: ResNetSpec) -> tuple[Layer, ...]:
     return spec.layers()
 
 
-def group_names(spec: ResNetSpec) -> dict[str, Layer]:
+def group_names(spec: ModelSpec) -> dict[str, Layer]:
     """Return the layer of each group of the spec's Keras twin."""
     layers = keras_layer_order(spec)
     groups = numbered_groups([keras_class(layer) for layer in layers])

@@ -6,12 +6,21 @@ from pathlib import Path
 
 from conversion.states import StoredState
 from parity.errors import ConversionError, SpecError, describe_nearest
+from parity.spec.airbench import AIRBENCHES, airbench_conventions
 from parity.spec.conventions import PRESETS, Conventions
-from parity.spec.models import ResNetSpec, Stem, resnet_spec
+from parity.spec.model_names import split_name
+from parity.spec.model_spec import ModelSpec
+from parity.spec.models import FAMILIES, named_spec
+from parity.spec.resnet import Stem, resnet_spec
 
 # Kernel of the first convolution -> stem, and the input size that goes with it.
 _STEMS: dict[int, Stem] = {3: "cifar", 7: "imagenet"}
 _INPUT_SIZES: dict[Stem, int] = {"cifar": 32, "imagenet": 224}
+
+# Group of a Keras file -> layer, for the layers that say what a file holds: the first convolution,
+# the first before a batch norm (in a ResNet the same), and the classifier.
+_RESNET_ENDS = {"conv2d": "stem.conv", "dense": "head"}
+_AIRBENCH_ENDS = {"conv2d": "whiten", "conv2d_1": "blocks.0.conv1", "dense": "head"}
 
 # Whether convolutions carry a bias -> preset.
 _PRESET_BY_BIAS = {preset.conventions.conv_bias: name for name, preset in PRESETS.items()}
@@ -21,12 +30,13 @@ RUN_RECORD = "run.json"
 
 def inferred_spec(
     model: str, stored: StoredState, *, preset: str | None, input_size: int | None, where: str
-) -> ResNetSpec:
+) -> ModelSpec:
     """Return the spec of a named model with what the arrays of a file say about it.
 
     The file decides the classes, the input channels, the stem where the name leaves it open,
     whether convolutions carry a bias, and what else it states. The other conventions are those of
-    `preset`; where it is None, of the preset whose convolutions carry a bias if these do.
+    `preset`; where it is None, those that the network was published with, or of the preset whose
+    convolutions carry a bias if these do.
 
     Raises:
         ConversionError: If the file holds no first convolution or no classifier.
@@ -35,24 +45,27 @@ def inferred_spec(
     if preset not in (None, *PRESETS):
         message = f"preset {preset!r} not found.{describe_nearest(str(preset), PRESETS)}"
         raise SpecError(message)
-    outline = stored.outline()
-    kernel, head = outline.get("stem.conv.weight"), outline.get("head.weight")
+    is_airbench = split_name(model)[0] in AIRBENCHES
+    ends = _AIRBENCH_ENDS if is_airbench else _RESNET_ENDS
+    outline = stored.outline(ends)
+    first, normalized = ("whiten", "blocks.0.conv1") if is_airbench else ("stem.conv",) * 2
+    kernel, head = outline.get(f"{first}.weight"), outline.get("head.weight")
     if kernel is None or head is None or kernel.ndim != 4 or head.ndim != 2:
         named = ", ".join(list(stored.arrays)[:3]) or "nothing"
         message = (
-            f"{where}: expected stem.conv.weight (oihw) and head.weight (oi), as in every model "
+            f"{where}: expected {first}.weight (oihw) and head.weight (oi), as in every such model "
             f"of this toolkit; got {len(stored.arrays)} other arrays, starting with {named}."
         )
         raise ConversionError(message)
-    has_bias = "stem.conv.bias" in outline
-    conventions = dataclasses.replace(
-        PRESETS[preset or _PRESET_BY_BIAS[has_bias]].conventions,
-        **{**stored.conventions, "conv_bias": has_bias},
-    )
+    has_bias = f"{normalized}.bias" in outline
+    published = PRESETS[preset or _PRESET_BY_BIAS[has_bias]].conventions
+    if is_airbench and preset is None:
+        published = airbench_conventions(model)
+    conventions = dataclasses.replace(published, **{**stored.conventions, "conv_bias": has_bias})
     stem = _STEMS.get(kernel.shape[-1], "cifar")
     side = input_size or _INPUT_SIZES[stem]
-    return resnet_spec(
-        _with_stem(model, stem),
+    return named_spec(
+        model if is_airbench else _with_stem(model, stem),
         conventions=conventions,
         in_channels=kernel.shape[1],
         input_size=(side, side),
@@ -78,7 +91,7 @@ def _has_own_stem(base: str) -> bool:
     return specs[0].stem == specs[1].stem
 
 
-def check_stated(stored: StoredState, spec: ResNetSpec, *, where: str) -> None:
+def check_stated(stored: StoredState, spec: ModelSpec, *, where: str) -> None:
     """Raise if a file states a convention that its outputs depend on otherwise than the spec."""
     wrong = [
         f"{field} {stored.conventions[field]!r} instead of {getattr(spec.conventions, field)!r}"
@@ -91,7 +104,7 @@ def check_stated(stored: StoredState, spec: ResNetSpec, *, where: str) -> None:
         raise ConversionError(message)
 
 
-def run_spec(folder: Path) -> ResNetSpec:
+def run_spec(folder: Path) -> ModelSpec:
     """Return the model spec that a run recorded.
 
     Raises:
@@ -103,7 +116,7 @@ def run_spec(folder: Path) -> ResNetSpec:
         fields = dict(record)
         conventions = Conventions(**fields.pop("conventions"))
         fields = {key: _as_tuple(value) for key, value in fields.items()}
-        return ResNetSpec(conventions=conventions, **fields)
+        return FAMILIES[fields["family"]](conventions=conventions, **fields)
     except OSError as error:
         message = f"{folder}: expected a run folder with {RUN_RECORD}; {error.strerror}."
         raise ConversionError(message) from error

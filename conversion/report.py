@@ -10,7 +10,7 @@ from conversion.formats.format import Format
 from conversion.keras_groups import keras_class
 from conversion.layouts import LAYOUTS, move_shape
 from parity.spec.layers import Layer, Shape
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class ConversionReport:
 
     source: Path
     target: Path
-    spec: ResNetSpec
+    spec: ModelSpec
     rows: tuple[LayerRow, ...]
     values: int
     bytes: int
@@ -61,7 +61,7 @@ class ConversionReport:
     notes: tuple[str, ...] = ()
 
 
-def layer_rows(spec: ResNetSpec, *, source: Format, target: Format) -> tuple[LayerRow, ...]:
+def layer_rows(spec: ModelSpec, *, source: Format, target: Format) -> tuple[LayerRow, ...]:
     """Return one row a layer of the spec that carries arrays."""
     layers = [layer for layer in spec.layers() if layer.slots()]
     return tuple(_layer_row(layer, source=source, target=target) for layer in layers)

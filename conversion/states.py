@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from conversion.keras_groups import group_names
 from conversion.layouts import move_shape
 from parity.errors import ConversionError, describe_list
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 Array = NDArray[Any]
 State = dict[str, Array]
@@ -39,7 +39,7 @@ class StoredState:
     by_position: bool
     conventions: Mapping[str, Any]
 
-    def named(self, spec: ResNetSpec) -> State:
+    def named(self, spec: ModelSpec) -> State:
         """Return the arrays by `layer path.slot name`."""
         if not self.by_position:
             return self.arrays
@@ -50,17 +50,18 @@ class StoredState:
             named[f"{paths.get(group, group)}.{slot}"] = array
         return named
 
-    def outline(self) -> State:
-        """Return the arrays of the first convolution and the classifier by canonical name."""
-        ends = {"conv2d": "stem.conv", "dense": "head"} if self.by_position else {}
+    def outline(self, layers: Mapping[str, str]) -> State:
+        """Return the arrays of some layers, given as group -> layer path, by canonical name."""
+        paths = {group if self.by_position else path: path for group, path in layers.items()}
         outline = {}
         for name, array in self.arrays.items():
             owner, _, slot = name.rpartition(".")
-            outline[f"{ends.get(owner, owner)}.{slot}"] = array
-        return {name: outline[name] for name in outline if name.startswith(("stem.conv.", "head."))}
+            if owner in paths:
+                outline[f"{paths[owner]}.{slot}"] = array
+        return outline
 
 
-def checked_state(arrays: Mapping[str, Array], spec: ResNetSpec, *, where: str) -> State:
+def checked_state(arrays: Mapping[str, Array], spec: ModelSpec, *, where: str) -> State:
     """Return `arrays` in the order of the spec if they are its state, whole and sound.
 
     Raises:

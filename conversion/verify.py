@@ -8,7 +8,7 @@ from conversion.formats.format import Format, Framework
 from conversion.states import Array, State
 from parity.errors import DivergenceError, MissingFrameworkError, describe_list
 from parity.rng import stream
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.testing.assertions import compare_bits, describe_difference, relative_gap
 
 # Two float64 runs of one function differ by rounding only: about 1e-15 per operation, far below
@@ -39,7 +39,7 @@ def verify_bits(written: Mapping[str, Array], expected: State, *, where: str) ->
 
 
 def verify_logits(
-    written: State, expected: State, spec: ResNetSpec, *, source: Format, target: Format
+    written: State, expected: State, spec: ModelSpec, *, source: Format, target: Format
 ) -> str:
     """Return the verdict on the logits of the source's and the target's twin, both in float64.
 
@@ -69,14 +69,14 @@ def verify_logits(
     return f"logits numerically equivalent (relative gap {gap:.1e})"
 
 
-def seeded_images(spec: ResNetSpec) -> Array:
+def seeded_images(spec: ModelSpec) -> Array:
     """Return the images `(n, h, w, c)` on which nets are compared, always the same."""
     height, width = spec.input_size
     shape = (_SAMPLES, height, width, spec.in_channels)
     return stream(0, "conversion").standard_normal(shape)
 
 
-def _logits(framework: Framework, state: State, spec: ResNetSpec, images: Array) -> Array:
+def _logits(framework: Framework, state: State, spec: ModelSpec, images: Array) -> Array:
     from parity.frameworks.build import build_twin
 
     net = build_twin(framework, spec, dtype="float64")

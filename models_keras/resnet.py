@@ -4,23 +4,12 @@ Mirrors `models_torch.resnet`. Layer names are the layer paths with dashes:
 `stages-0-blocks-1-conv2`.
 """
 
-import dataclasses
-
 import keras
 
-from models_keras.layers import (
-    Apply,
-    Tensor,
-    batch_norm2d,
-    conv2d,
-    dropout,
-    linear,
-    max_pool2d,
-    stochastic_depth,
-)
-from parity.spec.layers import BatchNorm2d, Conv2d, Dropout, Layer, StochasticDepth
-from parity.spec.models import BlockSpec, ResNetSpec, block_specs
+from models_keras.layers import Apply, Tensor, build_layer, max_pool2d
+from parity.spec.layers import Layer
 from parity.spec.paths import keras_name
+from parity.spec.resnet import BlockSpec, ResNetSpec, block_specs
 
 
 def resnet(spec: ResNetSpec) -> keras.Model:
@@ -39,16 +28,6 @@ def resnet(spec: ResNetSpec) -> keras.Model:
         x = _build(layers["dropout"], spec)(x)
     x = _build(layers["head"], spec)(x)
     return keras.Model(inputs, x, name="resnet")
-
-
-def inference_model(spec: ResNetSpec) -> keras.Model:
-    """Return the model in stock layers only, so that a saved file loads without this package.
-
-    Outputs in inference mode are the twin's. In training mode its batch norm stores the biased
-    variance, and nothing is dropped.
-    """
-    stock = dataclasses.replace(spec.conventions, bn_variance_correction=0)
-    return resnet(dataclasses.replace(spec, conventions=stock, stochastic_depth=0.0, dropout=0.0))
 
 
 def stem(spec: ResNetSpec) -> Apply:
@@ -95,13 +74,4 @@ def residual_block(block: BlockSpec, *, spec: ResNetSpec) -> Apply:
 
 
 def _build(layer: Layer, spec: ResNetSpec) -> Apply:
-    conventions = spec.conventions_of(layer.path)
-    if isinstance(layer, Conv2d):
-        return conv2d(layer, conventions=conventions)
-    if isinstance(layer, BatchNorm2d):
-        return batch_norm2d(layer, conventions=conventions)
-    if isinstance(layer, StochasticDepth):
-        return stochastic_depth(layer)
-    if isinstance(layer, Dropout):
-        return dropout(layer)
-    return linear(layer, conventions=conventions)
+    return build_layer(layer, conventions=spec.conventions_of(layer.path))

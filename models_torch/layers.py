@@ -10,44 +10,74 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from parity.spec import layers as spec_layers
+from parity.spec.airbench import GeluForm
 from parity.spec.conventions import Conventions, StrideOffset
-from parity.spec.initializers import Fans, VarianceScaling
+from parity.spec.initializers import Fans, Initializer, PartialDirac, UnitDeviation, Zeros
 from parity.spec.initializers import initializer as initializer_spec
 
 
 def initializer(name: str, *, fans: Fans) -> Callable[[Tensor], Tensor]:
     """Return the in-place initializer of that name for a layer with those fans."""
-    rule = initializer_spec(name)
-    if not isinstance(rule, VarianceScaling):
-        return nn.init.zeros_
+    return lambda tensor: _draw(tensor, initializer_spec(name), fans)
+
+
+def _draw(tensor: Tensor, rule: Initializer, fans: Fans) -> Tensor:
+    if isinstance(rule, Zeros):
+        return nn.init.zeros_(tensor)
+    if isinstance(rule, PartialDirac):
+        _draw(tensor, rule.rest, fans)
+        nn.init.dirac_(tensor.detach()[: tensor.shape[1]])
+        return tensor
+    if isinstance(rule, UnitDeviation):
+        with torch.no_grad():
+            return _draw(tensor, rule.base, fans).div_(tensor.std())
     if rule.distribution == "normal":
-        return lambda tensor: nn.init.normal_(tensor, std=rule.deviation(fans))
-    bound = rule.bound(fans)
-    return lambda tensor: nn.init.uniform_(tensor, -bound, bound)
+        return nn.init.normal_(tensor, std=rule.deviation(fans))
+    return nn.init.uniform_(tensor, -rule.bound(fans), rule.bound(fans))
+
+
+def build_layer(layer: spec_layers.Layer, *, conventions: Conventions) -> nn.Module:
+    """Return a layer of the spec."""
+    if isinstance(layer, spec_layers.Conv2d):
+        return conv2d(layer, conventions=conventions)
+    if isinstance(layer, spec_layers.BatchNorm2d):
+        return batch_norm2d(layer, conventions=conventions)
+    if isinstance(layer, spec_layers.StochasticDepth):
+        return stochastic_depth(layer)
+    if isinstance(layer, spec_layers.Dropout):
+        return dropout(layer)
+    return linear(layer, conventions=conventions)
 
 
 def conv2d(layer: spec_layers.Conv2d, *, conventions: Conventions) -> nn.Conv2d:
-    """Return the convolution `(n, c, h, w) -> (n, o, ceil(h / stride), ceil(w / stride))`."""
+    """Return the convolution `(n, c, h, w) -> (n, o, ceil(h / stride), ceil(w / stride))`.
+
+    One that is not padded returns `(n, o, h - kernel + 1, w - kernel + 1)` at stride 1.
+    """
     symmetric = conventions.stride_offset == "start" or layer.stride == 1 or layer.kernel == 1
-    cls = nn.Conv2d if symmetric else EndPaddedConv2d
+    cls = nn.Conv2d if symmetric or not layer.is_padded else EndPaddedConv2d
     module = cls(
         layer.in_channels,
         layer.out_channels,
         layer.kernel,
         stride=layer.stride,
-        padding=layer.kernel // 2 if symmetric else 0,
+        padding=layer.kernel // 2 if symmetric and layer.is_padded else 0,
         bias=layer.use_bias,
     )
     initializer(conventions.conv_init, fans=layer.fans())(module.weight)
     if module.bias is not None:
         initializer(conventions.head_bias_init, fans=layer.fans())(module.bias)
+    module.weight.requires_grad_(not layer.is_frozen)
     return module
 
 
 def batch_norm2d(layer: spec_layers.BatchNorm2d, *, conventions: Conventions) -> nn.BatchNorm2d:
     """Return the batch normalization of `(n, c, h, w)` over `n h w`."""
     cls = nn.BatchNorm2d if conventions.bn_variance_correction == 1 else BatchNorm2d
-    return cls(layer.channels, eps=conventions.bn_epsilon, momentum=1.0 - conventions.stats_decay)
+    module = cls(layer.channels, eps=conventions.bn_epsilon, momentum=1.0 - conventions.stats_decay)
+    if not layer.has_scale:
+        module.weight = None
+    return module
 
 
 def max_pool2d(path: str, *, stride_offset: StrideOffset) -> nn.Module:
@@ -65,10 +95,29 @@ def max_pool2d(path: str, *, stride_offset: StrideOffset) -> nn.Module:
 
 def linear(layer: spec_layers.Linear, *, conventions: Conventions) -> nn.Linear:
     """Return the affine map `(n, i) -> (n, o)`."""
-    module = nn.Linear(layer.in_features, layer.out_features)
+    module = nn.Linear(layer.in_features, layer.out_features, bias=layer.use_bias)
     initializer(conventions.head_weight_init, fans=layer.fans())(module.weight)
-    initializer(conventions.head_bias_init, fans=layer.fans())(module.bias)
+    if module.bias is not None:
+        initializer(conventions.head_bias_init, fans=layer.fans())(module.bias)
     return module
+
+
+def gelu(path: str, *, form: GeluForm) -> nn.Module:
+    """Return the Gaussian error linear unit, with `erf` (exact) or its approximation by `tanh`."""
+    del path  # a PyTorch module is named by the attribute that holds it
+    return nn.GELU(approximate="none" if form == "exact" else "tanh")
+
+
+def tiled_max_pool2d(path: str, *, kernel: tuple[int, int]) -> nn.Module:
+    """Return the max pool of windows side by side; rows and columns left over are dropped."""
+    del path
+    return nn.MaxPool2d(kernel)
+
+
+def scale(path: str, *, factor: float) -> nn.Module:
+    """Return the product with a constant."""
+    del path
+    return Scale(factor)
 
 
 def dropout(layer: spec_layers.Dropout) -> nn.Dropout:
@@ -79,6 +128,18 @@ def dropout(layer: spec_layers.Dropout) -> nn.Dropout:
 def stochastic_depth(layer: spec_layers.StochasticDepth) -> nn.Dropout:
     """Return the dropout of a residual branch `(n, c, h, w)` by sample."""
     return Dropout(layer.rate, by_sample=True)
+
+
+class Scale(nn.Module):
+    """The product with a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `x * factor`."""
+        return x * self.factor
 
 
 class EndPaddedConv2d(nn.Conv2d):

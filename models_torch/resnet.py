@@ -8,16 +8,9 @@ from itertools import groupby
 
 from torch import Tensor, nn
 
-from models_torch.layers import (
-    batch_norm2d,
-    conv2d,
-    dropout,
-    linear,
-    max_pool2d,
-    stochastic_depth,
-)
-from parity.spec.layers import BatchNorm2d, Conv2d, Dropout, Layer, StochasticDepth
-from parity.spec.models import BlockSpec, ResNetSpec, block_specs
+from models_torch.layers import build_layer, max_pool2d
+from parity.spec.layers import Conv2d, Layer
+from parity.spec.resnet import BlockSpec, ResNetSpec, block_specs
 
 
 def resnet(spec: ResNetSpec) -> nn.Module:
@@ -111,13 +104,4 @@ class ResidualBlock(nn.Module):
 
 
 def _build(layer: Layer, spec: ResNetSpec) -> nn.Module:
-    conventions = spec.conventions_of(layer.path)
-    if isinstance(layer, Conv2d):
-        return conv2d(layer, conventions=conventions)
-    if isinstance(layer, BatchNorm2d):
-        return batch_norm2d(layer, conventions=conventions)
-    if isinstance(layer, StochasticDepth):
-        return stochastic_depth(layer)
-    if isinstance(layer, Dropout):
-        return dropout(layer)
-    return linear(layer, conventions=conventions)
+    return build_layer(layer, conventions=spec.conventions_of(layer.path))

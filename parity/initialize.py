@@ -1,32 +1,68 @@
 """Initial arrays of a model spec, drawn once in NumPy and handed to every twin.
 
-Arrays are float32: a float64 net starts from the same values, widened. Imports numpy, `parity.spec`
-and `parity.rng`.
+Arrays are float32: a float64 net starts from the same values, widened. Imports numpy,
+`parity.spec`, `parity.rng` and `parity.whitening`.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.errors import SpecError
 from parity.rng import stream
+from parity.spec.airbench import WHITENING_KERNEL, AirbenchSpec
 from parity.spec.conventions import Conventions
-from parity.spec.initializers import Zeros, initializer
-from parity.spec.layers import BatchNorm2d, Conv2d, Linear, MaskedLayer, Slot
-from parity.spec.models import ResNetSpec
+from parity.spec.initializers import (
+    Fans,
+    Initializer,
+    PartialDirac,
+    UnitDeviation,
+    Zeros,
+    initializer,
+)
+from parity.spec.layers import BatchNorm2d, Conv2d, Linear, MaskedLayer, Shape, Slot
+from parity.spec.model_spec import ModelSpec
+from parity.whitening import whitening_filters
 
 Array = NDArray[np.floating]
 
 
-def initial_state(spec: ResNetSpec, *, seed: int) -> dict[str, NDArray[np.float32]]:
+def initial_state(
+    spec: ModelSpec, *, seed: int, images: Array | None = None
+) -> dict[str, NDArray[np.float32]]:
     """Return every parameter and buffer of `spec` by `layer path.slot name`, in PyTorch layout.
 
     Each array has a stream of its own, keyed by seed and name: adding a layer changes no other one.
+
+    Args:
+        spec: The model.
+        seed: Of the run.
+        images: First training images `(n, h, w, c)`, normalized; only whitening filters need them.
+
+    Raises:
+        SpecError: If the model has whitening filters and there are no images, or of other channels.
     """
-    return {
+    state = {
         f"{layer.path}.{slot.name}": _initial_array(layer, slot, spec.conventions, seed=seed)
         for layer in spec.layers()
         if not isinstance(layer, MaskedLayer)
         for slot in layer.slots()
+        if slot.role != "frozen"
     }
+    if isinstance(spec, AirbenchSpec):
+        state["whiten.weight"] = _whitening(spec, images)
+    return {name: state[name] for name in spec.slots()}
+
+
+def _whitening(spec: AirbenchSpec, images: Array | None) -> NDArray[np.float32]:
+    if images is None or images.ndim != 4 or images.shape[3] != spec.in_channels:
+        got = "none" if images is None else f"shape {images.shape}"
+        message = (
+            "whiten.weight: expected the first training images (n, h, w, c), normalized, with "
+            f"{spec.in_channels} channels; got {got}."
+        )
+        raise SpecError(message)
+    filters = whitening_filters(images, kernel=WHITENING_KERNEL, order=spec.whitening_order)
+    return filters.astype(np.float32)
 
 
 def _initial_array(
@@ -36,14 +72,29 @@ def _initial_array(
         fill = 1.0 if slot.name in ("weight", "running_var") else 0.0
         return np.full(slot.shape, fill, dtype=np.float32)
     rule = initializer(initializer_name(layer, slot, conventions))
-    if isinstance(rule, Zeros):
-        return np.zeros(slot.shape, dtype=np.float32)
     generator = stream(seed, "initial", f"{layer.path}.{slot.name}")
-    fans = layer.fans()
+    return _drawn(rule, generator, slot.shape, layer.fans()).astype(np.float32)
+
+
+def _drawn(
+    rule: Initializer, generator: np.random.Generator, shape: Shape, fans: Fans
+) -> NDArray[np.float64]:
+    if isinstance(rule, Zeros):
+        return np.zeros(shape)
+    if isinstance(rule, PartialDirac):
+        filters = _drawn(rule.rest, generator, shape, fans)
+        outputs, inputs, height, width = shape
+        count = min(outputs, inputs)
+        filters[:count] = 0.0
+        filters[range(count), range(count), height // 2, width // 2] = 1.0
+        return filters
+    if isinstance(rule, UnitDeviation):
+        drawn = _drawn(rule.base, generator, shape, fans)
+        drawn /= drawn.std(ddof=1)
+        return drawn
     if rule.distribution == "normal":
-        return (rule.deviation(fans) * generator.standard_normal(slot.shape)).astype(np.float32)
-    bound = rule.bound(fans)
-    return generator.uniform(-bound, bound, slot.shape).astype(np.float32)
+        return rule.deviation(fans) * generator.standard_normal(shape)
+    return generator.uniform(-rule.bound(fans), rule.bound(fans), shape)
 
 
 def initializer_name(layer: Conv2d | Linear, slot: Slot, conventions: Conventions) -> str:

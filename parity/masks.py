@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from parity.errors import SpecError
 from parity.rng import stream_rows
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 
 def kept_mask(
@@ -56,7 +56,7 @@ def kept_mask(
 
 
 def draw_masks(
-    spec: ResNetSpec, *, seed: int, epoch: int, samples: Iterable[int]
+    spec: ModelSpec, *, seed: int, epoch: int, samples: Iterable[int]
 ) -> dict[str, NDArray[np.bool_]]:
     """Return the mask of every layer of a model that drops something, by layer path.
 

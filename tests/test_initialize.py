@@ -4,10 +4,13 @@ import math
 import numpy as np
 import pytest
 
+from parity.errors import SpecError
 from parity.initialize import initial_state
+from parity.spec.airbench import airbench_conventions, airbench_spec
 from parity.spec.conventions import KERAS, PRESETS, TORCH
-from parity.spec.models import resnet_spec
+from parity.spec.resnet import resnet_spec
 from parity.testing.assertions import assert_close, assert_identical
+from parity.whitening import whitening_filters
 
 # SHA-256 over names and bytes of the whole initial state of resnet8:width=4, seed 0.
 PINNED = {
@@ -163,3 +166,68 @@ def test_presets_share_the_model_but_no_drawn_array():
     assert KERAS.conventions.conv_bias
     assert [name for name in torch if name not in keras] == []
     assert not np.array_equal(torch["head.weight"], keras["head.weight"])
+
+
+def airbench_state(name="airbench94:width=4", *, images=None, seed=0):
+    spec = airbench_spec(
+        name,
+        conventions=airbench_conventions(name),
+        in_channels=3,
+        input_size=(16, 16),
+        classes=10,
+    )
+    drawn = np.random.default_rng(0).standard_normal((20, 16, 16, 3)).astype(np.float32)
+    return spec, initial_state(spec, seed=seed, images=drawn if images is None else images)
+
+
+def test_first_filters_of_an_airbench_convolution_pass_their_input_on():
+    _, state = airbench_state()
+    weight = state["blocks.1.conv1.weight"]  # (16, 4, 3, 3)
+
+    expected = np.zeros((4, 4, 3, 3), dtype=np.float32)
+    expected[range(4), range(4), 1, 1] = 1.0
+    assert_identical(weight[:4], expected)
+    rest = abs(weight[4:])
+    assert 0.9 / math.sqrt(4 * 9) < rest.max() <= np.float32(1.0 / math.sqrt(4 * 9))
+
+
+def test_filters_that_outnumber_the_channels_do_not_change_the_dirac_ones():
+    _, state = airbench_state()
+
+    assert state["blocks.0.conv1.weight"].shape == (4, 24, 3, 3)
+    assert state["blocks.0.conv1.weight"].sum() == 4.0
+
+
+def test_head_of_the_muon_network_has_unit_deviation():
+    _, state = airbench_state("airbench94_muon:width=4")
+
+    deviation = state["head.weight"].astype(np.float64).std(ddof=1)
+    assert_close(deviation, 1.0, atol=1e-6, rtol=0.0)
+    assert state["whiten.bias"].any()
+
+
+def test_whitening_filters_come_from_the_images_whatever_the_seed():
+    spec, state = airbench_state()
+    _, other = airbench_state(seed=1)
+
+    images = np.random.default_rng(0).standard_normal((20, 16, 16, 3)).astype(np.float32)
+    expected = whitening_filters(images, kernel=2, order=spec.whitening_order)
+    assert_identical(state["whiten.weight"], expected.astype(np.float32))
+    assert_identical(other["whiten.weight"], state["whiten.weight"])
+
+
+def test_airbench_state_has_the_names_of_the_spec_in_order():
+    spec, state = airbench_state()
+
+    assert list(state) == list(spec.slots())
+
+
+@pytest.mark.parametrize(
+    ("shape", "got"), [(None, "got none"), ((20, 16, 16, 1), r"got shape \(20, 16, 16, 1\)")]
+)
+def test_whitening_without_fitting_images_is_refused(shape, got):
+    spec, _ = airbench_state()
+    images = None if shape is None else np.zeros(shape, dtype=np.float32)
+
+    with pytest.raises(SpecError, match=rf"whiten\.weight: expected .* with 3 channels; {got}"):
+        initial_state(spec, seed=0, images=images)

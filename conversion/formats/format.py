@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from conversion.states import State, StoredState
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 Framework = Literal["torch", "keras"]
 
@@ -30,4 +30,4 @@ class Format:
     suffixes: tuple[str, ...]
     framework: Framework
     read: Callable[[Path], StoredState]
-    encode: Callable[[State, ResNetSpec], bytes]
+    encode: Callable[[State, ModelSpec], bytes]

@@ -29,7 +29,7 @@ from conversion.layouts import to_keras_layout
 from conversion.states import State, StoredState
 from parity import runtime
 from parity.errors import ConversionError, describe_list
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.spec.paths import keras_name
 
 CONFIG = "config.json"
@@ -167,7 +167,7 @@ def _starts_off_centre(entry: Mapping[str, Any]) -> bool:
     return strides not in ([1, 1], 1) and kernel not in ([1, 1], 1)
 
 
-def encode(state: State, spec: ResNetSpec) -> bytes:
+def encode(state: State, spec: ModelSpec) -> bytes:
     """Return the bytes of an archive of stock layers that `keras.models.load_model` opens.
 
     Raises:

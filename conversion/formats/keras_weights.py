@@ -18,7 +18,7 @@ from conversion.keras_groups import GROUP_STEMS, group_names, keras_class
 from conversion.layouts import LAYOUTS, SlotLayout, move_axes, to_keras_layout
 from conversion.states import Array, State, StoredState
 from parity.errors import ConversionError, SpecError, describe_list
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.spec.paths import keras_name, layer_path
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -155,15 +155,16 @@ def _real_members(parent: h5py.Group, name: str) -> list[str]:
 
 def _read_variables(store: h5py.Group, kind: str, *, file_bytes: int) -> State:
     layouts = list(LAYOUTS[kind].values())
-    # A convolution or dense layer may lack its bias; batch norm is known with all four only.
-    counts = (4,) if kind == "BatchNormalization" else (1, 2)
+    # A convolution or dense layer may lack its bias, batch norm its scale.
+    is_norm = kind == "BatchNormalization"
+    counts = (3, 4) if is_norm else (1, 2)
     if len(store) not in counts or set(store) != {str(index) for index in range(len(store))}:
         wanted = " or ".join(map(str, counts))
         message = f"expected {wanted} arrays numbered from 0; got {describe_list(sorted(store))}."
         raise ConversionError(message)
     return {
         layout.slot: _read_array(store, str(index), layout, file_bytes=file_bytes)
-        for index, layout in enumerate(layouts[: len(store)])
+        for index, layout in enumerate(layouts[-len(store) :] if is_norm else layouts[: len(store)])
     }
 
 
@@ -184,7 +185,7 @@ def _read_array(store: h5py.Group, key: str, layout: SlotLayout, *, file_bytes: 
     return move_axes(dataset[()], source=layout.keras_axes, target=layout.torch_axes)
 
 
-def encode(state: State, spec: ResNetSpec) -> bytes:
+def encode(state: State, spec: ModelSpec) -> bytes:
     """Return the bytes of a file that the spec's Keras twin loads with `load_weights`."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
@@ -192,11 +193,14 @@ def encode(state: State, spec: ResNetSpec) -> bytes:
         for group, layer in group_names(spec).items():
             store = file.create_group(f"layers/{group}/vars")
             store.attrs["name"] = keras_name(layer.path)
-            order = list(LAYOUTS[keras_class(layer)])
+            held = {}
             for slot in layer.slots():
                 array = state[f"{layer.path}.{slot.name}"]
                 variable, moved = to_keras_layout(keras_class(layer), slot.name, array)
-                store.create_dataset(str(order.index(variable)), data=np.ascontiguousarray(moved))
+                held[variable] = np.ascontiguousarray(moved)
+            order = [variable for variable in LAYOUTS[keras_class(layer)] if variable in held]
+            for index, variable in enumerate(order):
+                store.create_dataset(str(index), data=held[variable])
     return buffer.getvalue()
 
 

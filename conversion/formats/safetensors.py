@@ -12,7 +12,7 @@ from conversion.formats.format import Format
 from conversion.formats.state_dicts import canonical_names, registration_order
 from conversion.states import COUNTER, State, StoredState
 from parity.errors import ConversionError, describe_list
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 _FLOATS = ("F32", "F64")
 
@@ -46,7 +46,7 @@ def _read_floats(file: Any, *, path: Path) -> State:  # noqa: ANN401  # safetens
     return {name: file.get_tensor(key) for name, key in stored.items()}
 
 
-def encode(state: State, spec: ResNetSpec) -> bytes:
+def encode(state: State, spec: ModelSpec) -> bytes:
     """Return the bytes of a file; `format` tells other readers that the layout is PyTorch's."""
     names = [n for n in registration_order(state, spec) if n.rpartition(".")[2] != COUNTER]
     # safetensors 0.8.0 writes the memory of an array, whatever its strides.

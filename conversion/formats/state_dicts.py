@@ -5,7 +5,7 @@ from typing import Any
 
 from conversion.states import COUNTER, State
 from parity.spec.layers import BatchNorm2d
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 # nn.DataParallel and DistributedDataParallel put their own attribute before every name.
 WRAPPER_PREFIX = "module."
@@ -26,7 +26,7 @@ def _is_counter(name: str) -> bool:
     return name.rpartition(".")[2] == COUNTER
 
 
-def registration_order(state: State, spec: ResNetSpec) -> list[str]:
+def registration_order(state: State, spec: ModelSpec) -> list[str]:
     """Return every name of the PyTorch twin's state_dict, counters included, in its order."""
     names = []
     for layer in spec.layers():

@@ -18,7 +18,7 @@ from conversion.formats.state_dicts import canonical_names, registration_order
 from conversion.states import COUNTER, State, StoredState
 from parity import runtime
 from parity.errors import ConversionError, describe_list
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 
 # Keys under which training scripts nest the state_dict.
 WRAPPERS = ("state_dict", "model")
@@ -123,7 +123,7 @@ def _as_arrays(torch: ModuleType, tensors: Mapping[str, Any], *, path: Path) -> 
     return arrays
 
 
-def encode(state: State, spec: ResNetSpec) -> bytes:
+def encode(state: State, spec: ModelSpec) -> bytes:
     """Return a plain state_dict in PyTorch's order; batch counters are 0, for they are unknown."""
     torch = _import_torch()
     tensors = {}

@@ -141,6 +141,13 @@ class BatchStream:
         """Return the batch with normalized images and the loss's targets."""
         return self._finish(drawn, self.recipe.loss)
 
+    def training_images(self, count: int) -> NDArray[np.float32]:
+        """Return the first `count` training images, or all if there are fewer, normalized.
+
+        They come as `(n, h, w, c)` in the data set's own order; nothing is augmented.
+        """
+        return normalize_images(self.dataset.train_images[:count], self._table)
+
     def test_batches(self) -> Iterator[Batch]:
         """Yield the test set in its own order, `evaluation.batch_size` images at a time.
 

@@ -6,13 +6,14 @@ Frameworks are imported inside functions, so one may be missing.
 from parity import runtime
 from parity.errors import ParityError, describe_nearest
 from parity.frameworks.net import Net
+from parity.spec.layers import Conv2d
 from parity.spec.losses import CrossEntropy, LossSpec
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.spec.optimizers import NoAveraging, Sgd, Update
 
 FRAMEWORKS = ("torch", "keras")
 
-# Channels of the first stage from which torch nets are channels last.
+# Channels of the narrowest convolution from which torch nets are channels last.
 NARROWEST_CHANNELS_LAST = 16
 
 # What a net is built with where only its forward pass matters.
@@ -34,7 +35,7 @@ PLAIN_UPDATE = Update(
 
 def build_twin(
     framework: str,
-    spec: ResNetSpec,
+    spec: ModelSpec,
     *,
     loss: LossSpec = PLAIN_LOSS,
     update: Update = PLAIN_UPDATE,
@@ -77,20 +78,21 @@ def build_twin(
     raise ParityError(message)
 
 
-def default_memory_format(spec: ResNetSpec, dtype: str) -> str:
+def default_memory_format(spec: ModelSpec, dtype: str) -> str:
     """Return the memory format in which torch trains `spec` fastest on a CPU.
 
     Channels last gains in float32 only, and nothing in narrow nets.
     """
     # torch 2.13.0 on a CPU with one thread corrupts memory in the backward pass of a channels-last
     # 1x1 convolution of stride 2 with 4 or fewer channels ("corrupted size vs. prev_size").
-    if dtype == "float32" and spec.width >= NARROWEST_CHANNELS_LAST:
+    narrowest = min(layer.out_channels for layer in spec.layers() if isinstance(layer, Conv2d))
+    if dtype == "float32" and narrowest >= NARROWEST_CHANNELS_LAST:
         return "channels_last"
     return "channels_first"
 
 
 def _build_torch(
-    spec: ResNetSpec,
+    spec: ModelSpec,
     *,
     loss: LossSpec,
     update: Update,
@@ -104,7 +106,7 @@ def _build_torch(
     from parity.frameworks.torch_net import TorchNet
 
     return TorchNet(
-        models_torch.resnet(spec),
+        models_torch.build_model(spec),
         loss=models_torch.build_loss(loss),
         optimizer=lambda model: models_torch.build_optimizer(update, model=model),
         slots=update.initial_slots,
@@ -121,7 +123,7 @@ def _build_torch(
 
 
 def _build_keras(
-    spec: ResNetSpec,
+    spec: ModelSpec,
     *,
     loss: LossSpec,
     update: Update,
@@ -140,7 +142,7 @@ def _build_keras(
     name = device if keras.backend.backend() == "torch" else device.replace("cuda", "gpu")
     with keras.device(name):
         return KerasNet(
-            lambda: models_keras.resnet(spec),
+            lambda: models_keras.build_model(spec),
             loss=lambda: models_keras.build_loss(loss),
             optimizer=lambda model: models_keras.build_optimizer(update, model=model),
             penalty=lambda model: models_keras.build_penalty(update, model=model),

@@ -12,18 +12,17 @@ from parity.compare.gaps import NOTHING, State, Worst, largest, layer_gap
 from parity.compare.verdicts import Verdict
 from parity.data.batches import START_DIGEST, BatchStream
 from parity.frameworks.net import Net
-from parity.initialize import initial_state
 from parity.lockstep.bounds import describe_unbounded
 from parity.lockstep.fields import FORMAT
 from parity.lockstep.findings import Findings
 from parity.lockstep.free import run_free
 from parity.lockstep.injection import Injection, describe_no_op, parse_injection
-from parity.lockstep.loop import model_spec
+from parity.lockstep.loop import model_spec, start_state
 from parity.lockstep.pair import LockstepSettings, Pair, array_names, build_pair
 from parity.lockstep.power import Trial, measure_power
 from parity.lockstep.resynced import run_resynced
 from parity.lockstep.steps import prefixed
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.spec.optimizers import AVERAGE
 from parity.spec.recipe import ResolvedRecipe
 
@@ -107,7 +106,7 @@ def run_lockstep(
 
 
 def _describe_without_a_run(
-    injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpec
+    injection: Injection, recipe: ResolvedRecipe, spec: ModelSpec
 ) -> Outcome | None:
     """Return what is known before anything is run; None if the nets must be compared."""
     unbounded = describe_unbounded(recipe.optimizer)
@@ -147,8 +146,7 @@ def _compare(pair: Pair, findings: Findings, on_step: Callable[[int], None]) -> 
 
 def _start(pair: Pair, findings: Findings) -> bool:
     """Load initial weights into both nets; return whether they can train together."""
-    settings = pair.settings
-    expected = initial_state(pair.spec, seed=settings.seed)
+    expected = start_state(pair.spec, pair.stream)
     pair.reference.load_state(expected)
     unmatched = sorted(array_names(pair.candidate) ^ array_names(pair.reference))
     structure = Worst(gap=float(len(unmatched)), where=unmatched[0] if unmatched else "")
@@ -159,7 +157,7 @@ def _start(pair: Pair, findings: Findings) -> bool:
     own = (
         pair.injection.candidate_spec(pair.spec) if pair.injection.keeps_own_weights else pair.spec
     )
-    pair.candidate.load_state(initial_state(own, seed=settings.seed))
+    pair.candidate.load_state(start_state(own, pair.stream))
     parameters = layer_gap(_parameters(pair.candidate), _parameters(pair.reference))
     worst = max(parameters, _initial_slot_gap(pair), key=lambda gap: gap.gap)
     findings.add(0, "initial parameters", worst, bound=0.0)

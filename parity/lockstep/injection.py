@@ -8,7 +8,7 @@ from parity.errors import RecipeError, describe_nearest
 from parity.reference.layers import window_pads
 from parity.spec.conventions import Conventions
 from parity.spec.layers import BatchNorm2d, Conv2d
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.spec.optimizers import Muon
 from parity.spec.recipe import ResolvedRecipe, apply_overrides
 from parity.spec.schedules import is_constant
@@ -37,14 +37,14 @@ class Injection:
     layer: str | None = None
     keeps_own_weights: bool = False
 
-    def candidate_spec(self, spec: ResNetSpec) -> ResNetSpec:
+    def candidate_spec(self, spec: ModelSpec) -> ModelSpec:
         """Return the candidate's model spec, given the reference's."""
         if self.layer is None:
             return dataclasses.replace(spec, conventions=self.recipe.conventions)
         return dataclasses.replace(spec, exceptions=((self.layer, self.recipe.conventions),))
 
 
-def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) -> Injection:
+def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ModelSpec) -> Injection:
     """Return the injection that `FIELD=VALUE` asks for.
 
     `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`), a field of
@@ -90,7 +90,7 @@ def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ResNetSpec) 
     )
 
 
-def _layer_fields(spec: ResNetSpec) -> dict[str, tuple[str, ...]]:
+def _layer_fields(spec: ModelSpec) -> dict[str, tuple[str, ...]]:
     """Return the conventions that each layer follows, by its path."""
     return {
         layer.path: fields
@@ -100,7 +100,7 @@ def _layer_fields(spec: ResNetSpec) -> dict[str, tuple[str, ...]]:
     }
 
 
-def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpec) -> str | None:
+def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ModelSpec) -> str | None:
     """Return why the injected value changes no number here, or None if it may."""
     if injection.text is None:
         return None
@@ -122,7 +122,7 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ResNetSpe
     return None
 
 
-def _describe_void_rule(field: str, recipe: ResolvedRecipe, spec: ResNetSpec) -> str | None:
+def _describe_void_rule(field: str, recipe: ResolvedRecipe, spec: ModelSpec) -> str | None:
     """Return why a form of the update rule changes nothing under the rule's other values."""
     rule = recipe.optimizer
     if field == "scores_slow":
@@ -151,7 +151,7 @@ def _pads_agree(size: int, layer: Conv2d) -> bool:
     return pads[0] == pads[1]
 
 
-def _strided(spec: ResNetSpec) -> Iterator[tuple[int, Conv2d]]:
+def _strided(spec: ModelSpec) -> Iterator[tuple[int, Conv2d]]:
     """Yield each strided window with the size of the map it reads, for both axes."""
     for size in spec.input_size:
         current = size
@@ -165,5 +165,5 @@ def _strided(spec: ResNetSpec) -> Iterator[tuple[int, Conv2d]]:
                 current = -(-current // 2)
 
 
-def _describe_size(spec: ResNetSpec) -> str:
+def _describe_size(spec: ModelSpec) -> str:
     return "x".join(map(str, spec.input_size))

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from parity.data.batches import BatchStream, chain_digest
-from parity.frameworks.net import Batch, Net, StepRecord
+from parity.frameworks.net import Batch, Net, State, StepRecord
 from parity.initialize import initial_state
 from parity.masks import draw_masks
-from parity.spec.models import ResNetSpec, resnet_spec
+from parity.spec.model_spec import ModelSpec
+from parity.spec.models import named_spec
 from parity.spec.optimizers import AVERAGE, AveragingSpec
 from parity.spec.recipe import ResolvedRecipe
 from parity.spec.schedules import schedule_factor
+from parity.whitening import WHITENING_IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +54,10 @@ class Evaluation:
     accuracy: float
 
 
-def model_spec(recipe: ResolvedRecipe, stream: BatchStream) -> ResNetSpec:
+def model_spec(recipe: ResolvedRecipe, stream: BatchStream) -> ModelSpec:
     """Return the spec of the recipe's model for the stream's images."""
     dataset = stream.dataset
-    return resnet_spec(
+    return named_spec(
         recipe.model,
         conventions=recipe.conventions,
         in_channels=dataset.channels,
@@ -77,7 +79,7 @@ def rate_at(recipe: ResolvedRecipe, stream: BatchStream, *, step: int) -> float:
     return recipe.optimizer.lr * factor
 
 
-def with_masks(batch: Batch, spec: ResNetSpec, stream: BatchStream, *, step: int) -> Batch:
+def with_masks(batch: Batch, spec: ModelSpec, stream: BatchStream, *, step: int) -> Batch:
     """Return the batch of a 0-based step with what the model's layers keep in it."""
     epoch, index = divmod(step, stream.steps_per_epoch)
     masks = draw_masks(spec, seed=stream.seed, epoch=epoch, samples=stream.samples(epoch, index))
@@ -128,9 +130,11 @@ def training_steps(
         )
 
 
-def load_initial_state(net: Net, spec: ResNetSpec, *, seed: int) -> None:
-    """Give a net the weights that every twin of `spec` starts from."""
-    net.load_state(initial_state(spec, seed=seed))
+def start_state(spec: ModelSpec, stream: BatchStream) -> State:
+    """Return the arrays that every twin of `spec` starts from on the stream's images."""
+    return dict(
+        initial_state(spec, seed=stream.seed, images=stream.training_images(WHITENING_IMAGES))
+    )
 
 
 def evaluate(net: Net, stream: BatchStream) -> Evaluation:

@@ -6,7 +6,7 @@ from parity.data.batches import BatchStream
 from parity.frameworks.build import build_twin
 from parity.frameworks.net import Net
 from parity.lockstep.injection import Injection
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.spec.recipe import ResolvedRecipe
 
 
@@ -43,7 +43,7 @@ class Pair:
 
     reference: Net
     candidate: Net
-    spec: ResNetSpec
+    spec: ModelSpec
     injection: Injection
     recipe: ResolvedRecipe
     stream: BatchStream
@@ -65,7 +65,7 @@ def build_pair(
     settings: LockstepSettings,
     *,
     stream: BatchStream,
-    spec: ResNetSpec,
+    spec: ModelSpec,
     injection: Injection,
 ) -> Pair:
     """Build both nets; the candidate under the injected recipe."""
@@ -83,7 +83,7 @@ def build_pair(
 
 
 def build_net(
-    framework: str, spec: ResNetSpec, recipe: ResolvedRecipe, settings: LockstepSettings
+    framework: str, spec: ModelSpec, recipe: ResolvedRecipe, settings: LockstepSettings
 ) -> Net:
     """Build one net of a lockstep."""
     return build_twin(

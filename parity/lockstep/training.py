@@ -44,9 +44,9 @@ from parity.lockstep.loop import (
     StepEvent,
     count_correct,
     evaluate,
-    load_initial_state,
     model_spec,
     scored_weights,
+    start_state,
     total_steps,
     training_steps,
 )
@@ -162,7 +162,7 @@ class TrainingRun:
         self._rows: list[dict[str, Any]] = []
         self._epoch = _Epoch()
         if checkpoint is None:
-            load_initial_state(self.net, self._spec, seed=settings.seed)
+            self.net.load_state(start_state(self._spec, stream))
         else:
             self._restore(checkpoint)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from parity.errors import SpecError
-from parity.spec.initializers import initializer
+from parity.spec.initializers import PartialDirac, UnitDeviation, initializer
 
 StrideOffset = Literal["start", "end"]
 EpsilonPlacement = Literal["corrected", "uncorrected"]
@@ -54,14 +54,26 @@ class Conventions:
             problems.append(f"bn_epsilon must be > 0 and finite; got {self.bn_epsilon!r}.")
         if self.stride_offset not in ("start", "end"):
             problems.append(f"stride_offset must be 'start' or 'end'; got {self.stride_offset!r}.")
-        for field in ("conv_init", "head_weight_init", "head_bias_init"):
-            try:
-                initializer(getattr(self, field))
-            except SpecError as error:
-                problems.append(f"{field}: {error}")
+        problems += _describe_initializers(self)
         if problems:
             message = "conventions: " + " ".join(problems)
             raise SpecError(message)
+
+
+def _describe_initializers(conventions: Conventions) -> list[str]:
+    problems = []
+    for field in ("conv_init", "head_weight_init", "head_bias_init"):
+        name = getattr(conventions, field)
+        try:
+            rule = initializer(name)
+        except SpecError as error:
+            problems.append(f"{field}: {error}")
+            continue
+        if isinstance(rule, PartialDirac) and field != "conv_init":
+            problems.append(f"{field} must not be {name!r}, which is for filters.")
+        if isinstance(rule, UnitDeviation) and field == "head_bias_init":
+            problems.append(f"{field} must not be {name!r}, which is for weights.")
+    return problems
 
 
 @dataclass(frozen=True, kw_only=True)

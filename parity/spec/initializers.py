@@ -54,16 +54,43 @@ class Zeros:
     """All zeros."""
 
 
-Initializer = VarianceScaling | Zeros
+@dataclass(frozen=True, kw_only=True)
+class PartialDirac:
+    """Filters that first pass their input on: as many as there are input channels.
+
+    Filter `i` is 1 at the centre of channel `i` and 0 elsewhere; the remaining ones, of a layer
+    with more outputs than inputs, are drawn from `rest`.
+
+    Source: airbench 0.1.8, `Conv.reset_parameters`; torch 2.13.0, `nn.init.dirac_`.
+    """
+
+    rest: VarianceScaling
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitDeviation:
+    """Draws from `base`, divided by their own standard deviation (of `n - 1`).
+
+    Source: cifar10-airbench, `airbench94_muon.py`, the head.
+    """
+
+    base: VarianceScaling
+
+
+Initializer = VarianceScaling | Zeros | PartialDirac | UnitDeviation
+
+# torch 2.13 nn.Linear and nn.Conv2d default, weight and bias:
+# kaiming_uniform_(a=sqrt(5)) = U(+-1/sqrt(fan_in)).
+_FAN_IN_UNIFORM = VarianceScaling(scale=1.0 / 3.0, fan="in", distribution="uniform")
 
 INITIALIZERS: dict[str, Initializer] = {
     # torchvision 0.28 models/resnet.py: kaiming_normal_(mode="fan_out", nonlinearity="relu").
     "kaiming_normal_fan_out": VarianceScaling(scale=2.0, fan="out", distribution="normal"),
     # keras 3.15 Conv2D and Dense default: U(+-sqrt(6 / (fan_in + fan_out))).
     "glorot_uniform": VarianceScaling(scale=1.0, fan="average", distribution="uniform"),
-    # torch 2.13 nn.Linear and nn.Conv2d default, weight and bias:
-    # kaiming_uniform_(a=sqrt(5)) = U(+-1/sqrt(fan_in)).
-    "fan_in_uniform": VarianceScaling(scale=1.0 / 3.0, fan="in", distribution="uniform"),
+    "fan_in_uniform": _FAN_IN_UNIFORM,
+    "fan_in_uniform_dirac": PartialDirac(rest=_FAN_IN_UNIFORM),
+    "fan_in_uniform_unit_deviation": UnitDeviation(base=_FAN_IN_UNIFORM),
     # keras 3.15 bias default.
     "zeros": Zeros(),
 }

@@ -11,7 +11,7 @@ from typing import Literal
 from parity.spec.initializers import Fans
 
 Shape = tuple[int, ...]
-Role = Literal["parameter", "buffer"]
+Role = Literal["parameter", "frozen", "buffer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,8 @@ class Slot:
     Attributes:
         name: PyTorch's name of it (`weight`, `bias`, `running_mean`, `running_var`).
         shape: In PyTorch's layout.
-        role: `parameter` (trained) or `buffer` (carried).
+        role: `parameter` (trained), `frozen` (a weight that is never trained) or `buffer`
+            (carried).
     """
 
     name: str
@@ -31,7 +32,18 @@ class Slot:
 
 @dataclass(frozen=True, kw_only=True)
 class Conv2d:
-    """A 2-d convolution; weight axes `o i h w`."""
+    """A 2-d convolution; weight axes `o i h w`.
+
+    Attributes:
+        path: Layer path.
+        in_channels: Channels it reads.
+        out_channels: Channels it returns.
+        kernel: Side of its square kernel in pixels.
+        stride: Step between windows in pixels.
+        use_bias: Whether a bias is added.
+        is_padded: Whether the input is padded so that only the stride shrinks it.
+        is_frozen: Whether the weight stays as it is first drawn; a bias is trained all the same.
+    """
 
     path: str
     in_channels: int
@@ -39,6 +51,8 @@ class Conv2d:
     kernel: int
     stride: int
     use_bias: bool
+    is_padded: bool = True
+    is_frozen: bool = False
 
     def fans(self) -> Fans:
         """Return how many inputs an output reads, and how many outputs an input reaches."""
@@ -48,7 +62,9 @@ class Conv2d:
     def slots(self) -> tuple[Slot, ...]:
         """Return the arrays it carries."""
         weight = Slot(
-            name="weight", shape=(self.out_channels, self.in_channels, self.kernel, self.kernel)
+            name="weight",
+            shape=(self.out_channels, self.in_channels, self.kernel, self.kernel),
+            role="frozen" if self.is_frozen else "parameter",
         )
         bias = (Slot(name="bias", shape=(self.out_channels,)),) if self.use_bias else ()
         return (weight, *bias)
@@ -56,16 +72,24 @@ class Conv2d:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchNorm2d:
-    """Batch normalization over `n h w` of each channel."""
+    """Batch normalization over `n h w` of each channel.
+
+    Attributes:
+        path: Layer path.
+        channels: Channels it normalizes.
+        has_scale: Whether it learns a scale; without one that is the constant 1 and no array.
+    """
 
     path: str
     channels: int
+    has_scale: bool = True
 
     def slots(self) -> tuple[Slot, ...]:
         """Return the arrays it carries."""
         shape = (self.channels,)
+        scale = (Slot(name="weight", shape=shape),) if self.has_scale else ()
         return (
-            Slot(name="weight", shape=shape),
+            *scale,
             Slot(name="bias", shape=shape),
             Slot(name="running_mean", shape=shape, role="buffer"),
             Slot(name="running_var", shape=shape, role="buffer"),
@@ -79,6 +103,7 @@ class Linear:
     path: str
     in_features: int
     out_features: int
+    use_bias: bool = True
 
     def fans(self) -> Fans:
         """Return how many inputs an output reads, and how many outputs an input reaches."""
@@ -86,10 +111,9 @@ class Linear:
 
     def slots(self) -> tuple[Slot, ...]:
         """Return the arrays it carries."""
-        return (
-            Slot(name="weight", shape=(self.out_features, self.in_features)),
-            Slot(name="bias", shape=(self.out_features,)),
-        )
+        weight = Slot(name="weight", shape=(self.out_features, self.in_features))
+        bias = (Slot(name="bias", shape=(self.out_features,)),) if self.use_bias else ()
+        return (weight, *bias)
 
 
 @dataclass(frozen=True, kw_only=True)

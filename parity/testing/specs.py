@@ -3,9 +3,10 @@
 Imports `parity.spec` only.
 """
 
+from parity.spec.airbench import AirbenchSpec, airbench_conventions
 from parity.spec.conventions import TORCH
-from parity.spec.models import ResNetSpec
 from parity.spec.optimizers import Adam, Sgd
+from parity.spec.resnet import ResNetSpec
 
 # As `torch.optim.SGD` and `torch.optim.Adam` compute, without any decay.
 SGD = Sgd(
@@ -30,6 +31,18 @@ ADAM = Adam(
     l2_in_loss=False,
     decoupled_decay=0.0,
     decay_scaled_by_lr=True,
+)
+
+# Every block halves the map; one pixel is left of 9.
+AIRBENCH = AirbenchSpec(
+    conventions=airbench_conventions("airbench94"),
+    widths=(3, 4, 5),
+    depth=2,
+    residual="none",
+    logit_scale=1.0 / 9.0,
+    in_channels=2,
+    input_size=(18, 17),
+    classes=4,
 )
 
 # Three blocks, the second stage strided, with channel counts that tell axes apart.

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from parity.rng import stream
+from parity.spec.airbench import BLOCKS, SMALLEST_SIDE, AirbenchSpec
 from parity.spec.conventions import Conventions
-from parity.spec.initializers import INITIALIZERS
+from parity.spec.initializers import INITIALIZERS, PartialDirac, UnitDeviation
 from parity.spec.losses import BinaryCrossEntropy, CrossEntropy, LossSpec, TwoViewCrossEntropy
-from parity.spec.models import ResNetSpec
+from parity.spec.model_spec import ModelSpec
 from parity.spec.optimizers import Adam, OptimizerSpec, Sgd, Update
+from parity.spec.resnet import ResNetSpec
 from parity.testing.updates import UPDATES
 
 _SEEDS = st.integers(0, 2**32 - 1)
@@ -22,16 +24,18 @@ _SEEDS = st.integers(0, 2**32 - 1)
 
 def conventions() -> st.SearchStrategy[Conventions]:
     """Return a strategy of conventions, each field drawn by itself; the presets are among them."""
-    initializers = st.sampled_from(sorted(INITIALIZERS))
+    filters = st.sampled_from(sorted(set(INITIALIZERS) - {"zeros"}))
+    weights = filters.filter(lambda name: not isinstance(INITIALIZERS[name], PartialDirac))
+    biases = weights.filter(lambda name: not isinstance(INITIALIZERS[name], UnitDeviation))
     return st.builds(
         Conventions,
         conv_bias=st.booleans(),
         stats_decay=st.sampled_from((0.5, 0.9, 0.99, 0.997)),
         bn_variance_correction=st.sampled_from((0, 1)),
         bn_epsilon=st.sampled_from((1e-5, 1.001e-5, 1e-3)),
-        conv_init=initializers.filter(lambda name: name != "zeros"),
-        head_weight_init=initializers.filter(lambda name: name != "zeros"),
-        head_bias_init=initializers,
+        conv_init=filters,
+        head_weight_init=weights,
+        head_bias_init=biases | st.just("zeros"),
         stride_offset=st.sampled_from(("start", "end")),
     )
 
@@ -83,7 +87,24 @@ def loss_specs() -> st.SearchStrategy[LossSpec]:
     )
 
 
-def images(spec: ResNetSpec, n: int) -> st.SearchStrategy[NDArray[np.float32]]:
+def airbench_specs() -> st.SearchStrategy[AirbenchSpec]:
+    """Return a strategy of small airbench networks, under any conventions."""
+    return st.builds(
+        AirbenchSpec,
+        conventions=conventions(),
+        widths=st.tuples(*[st.integers(1, 5)] * BLOCKS),
+        depth=st.sampled_from((2, 3)),
+        residual=st.sampled_from(("none", "before_activation", "after_activation")),
+        logit_scale=st.sampled_from((1.0, 1.0 / 9.0)),
+        gelu=st.sampled_from(("exact", "tanh")),
+        whitening_order=st.sampled_from(("descending", "ascending")),
+        in_channels=st.integers(1, 3),
+        input_size=st.tuples(st.integers(SMALLEST_SIDE, 20), st.integers(SMALLEST_SIDE, 20)),
+        classes=st.integers(2, 5),
+    )
+
+
+def images(spec: ModelSpec, n: int) -> st.SearchStrategy[NDArray[np.float32]]:
     """Return a strategy of `n` normal images `(n, c, h, w)` for that model, float32."""
     shape = (n, spec.in_channels, *spec.input_size)
     return _SEEDS.map(

@@ -13,7 +13,7 @@ from conversion.formats.table import find_format
 from parity import runtime
 from parity.rng import stream
 from parity.spec.conventions import PRESETS
-from parity.spec.models import resnet_spec
+from parity.spec.resnet import resnet_spec
 
 MODEL = "resnet8:width=4"
 

@@ -2,7 +2,7 @@ import pytest
 
 from parity.frameworks.build import default_memory_format
 from parity.spec.conventions import TORCH
-from parity.spec.models import resnet_spec
+from parity.spec.resnet import resnet_spec
 
 
 @pytest.mark.parametrize(

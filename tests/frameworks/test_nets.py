@@ -10,8 +10,8 @@ from parity.initialize import initial_state
 from parity.rng import stream
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.losses import CrossEntropy, build_targets
-from parity.spec.models import resnet_spec
 from parity.spec.optimizers import Update
+from parity.spec.resnet import resnet_spec
 from parity.testing import specs
 from parity.testing.assertions import assert_identical
 

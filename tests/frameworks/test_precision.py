@@ -7,7 +7,7 @@ from parity import runtime
 from parity.errors import ParityError
 from parity.frameworks.build import build_twin
 from parity.spec.conventions import TORCH
-from parity.spec.models import resnet_spec
+from parity.spec.resnet import resnet_spec
 
 runtime.select_keras_backend(None)
 

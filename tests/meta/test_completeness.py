@@ -22,9 +22,9 @@ from parity.reference.optimizers import STEPS
 from parity.spec import layers as spec_layers
 from parity.spec.conventions import TORCH, Conventions
 from parity.spec.losses import LOSSES, LossSpec
-from parity.spec.models import resnet_spec
 from parity.spec.optimizers import OPTIMIZERS, OptimizerSpec
 from parity.spec.recipe import RECIPE_FOLDER, load_recipe, read_toml, recipe_names
+from parity.spec.resnet import resnet_spec
 from parity.testing import cases
 from parity.testing.faults import CONVENTION_FAULTS, LOSS_FAULTS, OPTIMIZER_FAULTS
 from parity.testing.updates import UPDATES

@@ -24,7 +24,7 @@ FRAMEWORKS = ("torch", "keras", "tensorflow", "jax")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "markupsafe": "jinja2"}
 
 SPEC = ("numpy", "parity.errors", "parity.spec")
-CORE = (*SPEC, "parity.rng", "parity.initialize")
+CORE = (*SPEC, "parity.rng", "parity.whitening", "parity.initialize")
 NEUTRAL = (*CORE, "parity.frameworks.net")
 TOOLKIT = (
     *NEUTRAL,
@@ -57,7 +57,8 @@ TABLE = (
     Row(owner="parity.errors"),
     Row(owner="parity.spec", module=("numpy", "parity.errors")),
     Row(owner="parity.rng", module=("numpy",)),
-    Row(owner="parity.initialize", module=(*SPEC, "parity.rng")),
+    Row(owner="parity.whitening", module=("numpy",)),
+    Row(owner="parity.initialize", module=(*SPEC, "parity.rng", "parity.whitening")),
     Row(owner="parity.masks", module=(*SPEC, "parity.rng")),
     # Sets process-wide switches of frameworks that are already loaded, or are about to be.
     Row(owner="parity.runtime", module=("parity.errors",), deferred=FRAMEWORKS),

@@ -10,6 +10,8 @@ import pytest
 
 from parity import runtime
 from parity.data.digits import load_digits
+from parity.errors import SpecError
+from parity.spec.airbench import airbench_conventions, airbench_spec
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.initializers import Zeros, initializer
 from parity.spec.losses import CrossEntropy
@@ -337,11 +339,12 @@ def load_elsewhere(folder):
 
 
 @pytest.mark.slow
-def test_inference_model_loads_without_this_package(keras, tmp_path):
+@pytest.mark.parametrize("spec", [POOLED, specs.AIRBENCH], ids=["resnet", "airbench"])
+def test_inference_model_loads_without_this_package(keras, tmp_path, spec):
     import models_keras
 
-    images = random_images(POOLED)
-    model = models_keras.inference_model(POOLED)
+    images = random_images(spec)
+    model = models_keras.inference_model(spec)
     model.save(tmp_path / "net.keras")
     np.save(tmp_path / "images.npy", images)
 
@@ -410,3 +413,69 @@ def test_average_of_a_keras_model_writes_back_while_it_is_fitted(keras, digits):
         fitted.trainable_variables, stepped.trainable_variables, strict=True
     ):
         assert_close(actual.numpy(), expected.numpy(), atol=FLOAT32, rtol=FLOAT32)
+
+
+@pytest.mark.backend
+def test_inference_model_of_an_airbench_network_predicts_what_the_twin_does(keras, tmp_path):
+    import models_keras
+
+    twin, images = models_keras.airbench(specs.AIRBENCH), random_images(specs.AIRBENCH)
+    twin(images, training=True)
+    twin.save_weights(tmp_path / "net.weights.h5")
+    model = models_keras.inference_model(specs.AIRBENCH)
+
+    model.load_weights(tmp_path / "net.weights.h5")
+
+    expected = predict(twin, images)
+    assert_close(predict(model, images), expected, atol=FLOAT32 * np.abs(expected).max(), rtol=0.0)
+
+
+def test_inference_model_of_a_tanh_gelu_is_refused(keras):
+    import models_keras
+
+    spec = dataclasses.replace(specs.AIRBENCH, gelu="tanh")
+    with pytest.raises(SpecError, match="gelu: expected the exact GELU"):
+        models_keras.inference_model(spec)
+
+
+@pytest.mark.backend
+def test_airbench_twin_makes_the_round_trip_through_a_keras_file(keras, tmp_path):
+    import models_keras
+
+    model, images = models_keras.airbench(specs.AIRBENCH), random_images(specs.AIRBENCH)
+    model.save(tmp_path / "net.keras")
+
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+
+    assert_identical(predict(loaded, images), predict(model, images))
+    assert not loaded.get_layer("whiten").kernel.trainable
+    assert loaded.get_layer("whiten").bias.trainable
+
+
+@pytest.mark.parametrize("twin", ["torch", "keras"])
+def test_airbench_twin_draws_what_its_conventions_name(keras, twin):
+    name = "airbench94_muon:width=4"
+    spec = airbench_spec(
+        name,
+        conventions=airbench_conventions(name),
+        in_channels=3,
+        input_size=(16, 16),
+        classes=10,
+    )
+    if twin == "torch":
+        import models_torch
+
+        state = models_torch.airbench(spec).state_dict()
+        weight, head = state["blocks.1.conv1.weight"].numpy(), state["head.weight"].numpy()
+    else:
+        import models_keras
+
+        model = models_keras.airbench(spec)
+        kernel = model.get_layer("blocks-1-conv1").kernel
+        weight = keras.ops.convert_to_numpy(kernel).transpose(3, 2, 0, 1)
+        head = keras.ops.convert_to_numpy(model.get_layer("head").kernel)
+
+    assert_identical(np.ascontiguousarray(weight[:4]).sum(axis=(2, 3)), np.eye(4, dtype=np.float32))
+    assert (weight[:4, :, 1, 1] == np.eye(4)).all()
+    assert 0.8 / 6.0 < abs(weight[4:]).max() <= np.float32(1.0 / 6.0)
+    assert_close(head.astype(np.float64).std(ddof=1), 1.0, atol=1e-6, rtol=0.0)

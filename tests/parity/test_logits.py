@@ -15,7 +15,7 @@ from conversion.layouts import move_axes
 from parity.errors import DivergenceError
 from parity.frameworks.build import FRAMEWORKS, build_twin
 from parity.spec.conventions import TORCH
-from parity.spec.models import resnet_spec
+from parity.spec.resnet import resnet_spec
 from parity.testing.assertions import assert_close
 from parity.testing.faults import seed_array_fault
 from parity.testing.formula import formula_array, formula_images, formula_state

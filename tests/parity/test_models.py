@@ -25,9 +25,10 @@ from parity.initialize import initial_state
 from parity.lockstep.steps import rule_gap, stored_roundings, take_snapshot
 from parity.masks import draw_masks
 from parity.reference.losses import evaluate_loss
+from parity.reference.network import network_backward, network_nodes, network_trace, record_network
 from parity.reference.optimizers import initial_slots, penalty, update_parameters
-from parity.reference.resnet import record_resnet, resnet_backward, resnet_nodes, resnet_trace
 from parity.rng import stream
+from parity.spec.airbench import AirbenchSpec
 from parity.spec.conventions import KERAS
 from parity.spec.losses import (
     BinaryCrossEntropy,
@@ -36,8 +37,8 @@ from parity.spec.losses import (
     TwoViewCrossEntropy,
     build_targets,
 )
-from parity.spec.models import ResNetSpec
-from parity.spec.optimizers import Sgd, Update
+from parity.spec.model_spec import ModelSpec
+from parity.spec.optimizers import Group, Sgd, Update
 from parity.testing import specs, strategies
 from parity.testing.faults import (
     CONVENTION_FAULTS,
@@ -80,7 +81,7 @@ RATE_FACTORS = (0.7, 0.4)
 class Trial:
     """What both a twin and the reference are given."""
 
-    spec: ResNetSpec
+    spec: ModelSpec
     update: Update = PLAIN_UPDATE
     loss: LossSpec = PLAIN_LOSS
     seed: int = 0
@@ -101,7 +102,8 @@ class Trial:
     def state(self) -> dict[str, Any]:
         """Return initial weights with everything that starts at 0 or 1 moved away from it."""
         state = {}
-        for name, array in initial_state(self.spec, seed=self.seed).items():
+        images = self.batch(0).images
+        for name, array in initial_state(self.spec, seed=self.seed, images=images).items():
             noise = stream(self.seed, "trial", name).standard_normal(array.shape)
             is_variance = name.endswith("running_var")
             state[name] = np.exp(0.3 * noise) if is_variance else array + 0.2 * noise
@@ -110,8 +112,11 @@ class Trial:
 
 def batch_size(spec):
     """Return the images that give the last map `VALUES` values a channel: an even number from 4."""
-    halvings = len(spec.blocks) - 1 + (2 if spec.stem == "imagenet" else 0)
-    height, width = (math.ceil(side / 2**halvings) for side in spec.input_size)
+    if isinstance(spec, AirbenchSpec):
+        height, width = spec.last_map
+    else:
+        halvings = len(spec.blocks) - 1 + (2 if spec.stem == "imagenet" else 0)
+        height, width = (math.ceil(side / 2**halvings) for side in spec.input_size)
     return 2 * max(2, math.ceil(VALUES / (height * width) / 2))
 
 
@@ -123,9 +128,9 @@ def run_reference(trial, state, *, step):
     """Return the reference's tape, loss and gradients of a training step from `state`."""
     batch = trial.batch(step)
     images = channels_first(batch.images)
-    tape = record_resnet(trial.spec, state, images, training=True, masks=batch.masks)
-    loss, d_logits = evaluate_loss(trial.loss, tape.trace["head"], batch.targets)
-    gradients = resnet_backward(tape, d_logits)
+    tape = record_network(trial.spec, state, images, training=True, masks=batch.masks)
+    loss, d_logits = evaluate_loss(trial.loss, tape.logits, batch.targets)
+    gradients = network_backward(tape, d_logits)
     parameters = {name: state[name] for name in gradients}
     for name, array in parameters.items():
         rule = trial.update.assign(name, array.ndim).rule
@@ -139,7 +144,7 @@ def is_at_a_kink(tape):
 
     Where a sample's branch is dropped, a shortcut's zeros stay exactly that in every net.
     """
-    relus = [node for node in resnet_nodes(tape.spec) if node.kind == "relu"]
+    relus = [node for node in network_nodes(tape.spec) if node.kind == "relu"]
     inputs = [np.abs(tape.input_of(node)) for node in relus]
     return any(
         array.min(initial=np.inf, where=array > 0.0) < KINK * array.max() for array in inputs
@@ -171,7 +176,7 @@ def forward_gaps(net, trial, state):
     images = channels_first(batch.images)
     for mode, training in (("evaluation", False), ("training", True)):
         mode_of = {"training": training, "masks": batch.masks}
-        expected, _ = resnet_trace(trial.spec, state, images, **mode_of)
+        expected, _ = network_trace(trial.spec, state, images, **mode_of)
         gaps[f"{mode} outputs"] = trace_gap(net.trace(batch.images, **mode_of), expected)
     return gaps
 
@@ -185,7 +190,7 @@ def step_gaps(net, trial, state, *, step, rate, expected_rate):
     )
     after = take_snapshot(net)
     return is_at_a_kink(tape), {
-        "logits": trace_gap({"head": record.logits}, {"head": tape.trace["head"]}),
+        "logits": trace_gap({"logits": record.logits}, {"logits": tape.logits}),
         "loss": Worst(gap=abs(record.loss - loss) / max(1.0, loss), where=f"step {step}"),
         "gradients": pair_gap(record.gradients, gradients),
         "buffers": tensor_gap(after.state, tape.buffers),
@@ -225,7 +230,7 @@ def trajectory_gap(net, trial):
             step=step,
             progress=progress_after(step),
         )
-        state = tape.buffers | parameters
+        state = start | tape.buffers | parameters
     after = take_snapshot(net)
     rate = factor * trial.update.rule.lr
     worst = update_gap(
@@ -295,10 +300,10 @@ def judge(net, trial, *, lr=None, arrays=None):
 
 
 def trials():
-    """Return a strategy of trials: any conventions, small ResNet, update rule and loss."""
+    """Return a strategy of trials: any conventions, small model, update rule and loss."""
     return st.builds(
         Trial,
-        spec=strategies.resnet_specs(),
+        spec=strategies.resnet_specs() | strategies.airbench_specs(),
         update=strategies.updates(),
         loss=strategies.loss_specs(),
         seed=st.integers(0, 2**32 - 1),
@@ -360,6 +365,8 @@ BINARY = BinaryCrossEntropy(
     target_threshold=0.0,
     reduction="sum",
 )
+SUMMED = CrossEntropy(label_smoothing=0.2, reduction="sum")
+FAST_BIASES = Group(members="norm_bias", lr_factor=64.0, decay_factor=1 / 64)
 FIXED = {
     "basic-cifar-sgd": Trial(spec=BASIC, update=Update(rule=SGD), loss=TWO_VIEWS),
     "bottleneck-imagenet-adam": Trial(spec=BOTTLENECK, update=Update(rule=ADAM), loss=BINARY),
@@ -376,6 +383,19 @@ FIXED = {
         spec=dataclasses.replace(BASIC, blocks=(2,), stochastic_depth=0.5, dropout=0.3),
         update=Update(rule=SGD),
     ),
+    "airbench-sgd": Trial(
+        spec=specs.AIRBENCH, update=Update(rule=SGD, groups=(FAST_BIASES,)), loss=SUMMED
+    ),
+    "airbench-residual-before-adam": Trial(
+        spec=dataclasses.replace(specs.AIRBENCH, depth=3, residual="before_activation"),
+        update=Update(rule=ADAM),
+    ),
+    "airbench-residual-after-tanh": Trial(
+        spec=dataclasses.replace(
+            specs.AIRBENCH, depth=3, residual="after_activation", gelu="tanh", in_channels=1
+        ),
+        update=Update(rule=SGD),
+    ),
 }
 
 
@@ -390,8 +410,8 @@ def test_twin_matches_the_reference_on_every_backend(framework, name):
 
 
 def layer_paths(trace):
-    """Return a trace's paths, without the two operations that only Keras makes layers of."""
-    return {path for path in trace if not path.endswith((".pad", ".add"))}
+    """Return a trace's paths, without the three operations that only Keras makes layers of."""
+    return {path for path in trace if not path.endswith((".pad", ".add", "flatten"))}
 
 
 @pytest.mark.backend
@@ -405,7 +425,7 @@ def test_layer_paths_are_the_same_in_both_twins_and_the_reference(name):
         for framework in FRAMEWORKS
     ]
 
-    assert paths == [{node.path for node in resnet_nodes(trial.spec)}] * 2
+    assert paths == [{node.path for node in network_nodes(trial.spec)}] * 2
 
 
 # Even sides, so that a stride's offset shows; small, as a net is built for every fault.

@@ -17,8 +17,8 @@ from parity.frameworks.net import Batch
 from parity.initialize import initial_state
 from parity.rng import stream
 from parity.spec.conventions import TORCH
-from parity.spec.models import resnet_spec
 from parity.spec.optimizers import Lookahead, Update
+from parity.spec.resnet import resnet_spec
 from parity.testing import specs
 from parity.testing.assertions import assert_close
 

@@ -12,15 +12,15 @@ from torch.nn import functional
 from parity.errors import DivergenceError, SpecError
 from parity.masks import draw_masks
 from parity.reference.losses import cross_entropy
-from parity.reference.resnet import (
-    record_resnet,
-    resnet_backward,
-    resnet_nodes,
-    resnet_trace,
+from parity.reference.network import (
+    network_backward,
+    network_nodes,
+    network_trace,
+    record_network,
 )
 from parity.rng import stream
 from parity.spec.conventions import KERAS
-from parity.spec.models import ResNetSpec
+from parity.spec.resnet import ResNetSpec
 from parity.testing import specs, strategies
 from parity.testing.assertions import assert_close, assert_states_close
 from parity.testing.faults import CONVENTION_FAULTS, seed_spec_fault
@@ -133,12 +133,12 @@ def assert_matches_torch(spec, images, *, training):
     d_logits = stream(0, "test", "d_logits").standard_normal(tuple(logits.shape))
     logits.backward(torch.tensor(d_logits))
 
-    tape = record_resnet(spec, state, images, training=training, masks=masks)
+    tape = record_network(spec, state, images, training=training, masks=masks)
     expected_buffers = net.moved or {name: state[name] for name in tape.buffers}
 
     assert_close(tape.trace["head"], logits.detach(), atol=1e-10, rtol=1e-10, where="logits")
     assert_states_close(tape.buffers, expected_buffers, atol=1e-12, rtol=1e-12, where="buffers")
-    actual, expected = resnet_backward(tape, d_logits), parameter_gradients(net)
+    actual, expected = network_backward(tape, d_logits), parameter_gradients(net)
     scale = max(np.abs(array).max() for array in expected.values())
     assert_states_close(actual, expected, atol=1e-10 * scale, rtol=1e-10, where="gradients")
 
@@ -159,8 +159,8 @@ def test_resnet_matches_torch_for_any_spec(data, spec, training):
     assert_matches_torch(spec, images.astype(np.float64), training=training)
 
 
-def test_resnet_trace_names_every_layer_call():
-    trace, _ = resnet_trace(
+def test_network_trace_names_every_layer_call():
+    trace, _ = network_trace(
         BOTTLENECK, random_state(BOTTLENECK), random_images(BOTTLENECK), training=False
     )
 
@@ -175,10 +175,10 @@ def test_resnet_trace_names_every_layer_call():
     assert list(trace) == [*expected, "pool", "head"]
 
 
-def test_resnet_nodes_follow_what_they_read():
+def test_network_nodes_follow_what_they_read():
     seen = {"images"}
 
-    for node in resnet_nodes(BASIC):
+    for node in network_nodes(BASIC):
         assert set(node.inputs) <= seen
         seen.add(node.path)
 
@@ -186,7 +186,7 @@ def test_resnet_nodes_follow_what_they_read():
 def test_resnet_leaves_state_and_images_as_they_were():
     state, images = random_state(BASIC), random_images(BASIC)
 
-    resnet_backward(record_resnet(BASIC, state, images, training=True), np.ones((3, 4)))
+    network_backward(record_network(BASIC, state, images, training=True), np.ones((3, 4)))
 
     assert_states_close(state, random_state(BASIC), atol=0.0, rtol=0.0)
     assert_close(images, random_images(BASIC), atol=0.0, rtol=0.0)
@@ -199,13 +199,13 @@ def test_resnet_gradient_matches_a_difference_of_the_loss():
     def loss(offset):
         moved = state[name].copy()
         moved[index] += offset
-        trace, _ = resnet_trace(BASIC, state | {name: moved}, images, training=True)
+        trace, _ = network_trace(BASIC, state | {name: moved}, images, training=True)
         return cross_entropy(trace["head"], targets, reduction="mean")[0]
 
-    tape = record_resnet(BASIC, state, images, training=True)
+    tape = record_network(BASIC, state, images, training=True)
     _, d_logits = cross_entropy(tape.trace["head"], targets, reduction="mean")
 
-    gradient = resnet_backward(tape, d_logits)[name][index]
+    gradient = network_backward(tape, d_logits)[name][index]
     assert_close(gradient, (loss(step) - loss(-step)) / (2 * step), atol=1e-8, rtol=1e-7)
 
 
@@ -214,7 +214,7 @@ def test_resnet_refuses_a_state_of_another_model_and_lists_it_all():
     state["extra"], state["head.bias"] = state.pop("stem.bn.weight"), np.zeros(2)
 
     with pytest.raises(SpecError) as caught:
-        resnet_trace(BASIC, state, np.zeros((1, 2, 9, 7)), training=False)
+        network_trace(BASIC, state, np.zeros((1, 2, 9, 7)), training=False)
 
     assert str(caught.value) == (
         "resnet: 1 slots missing (stem.bn.weight). 1 unexpected (extra). "
@@ -225,7 +225,7 @@ def test_resnet_refuses_a_state_of_another_model_and_lists_it_all():
 
 def test_resnet_refuses_to_train_without_its_masks():
     with pytest.raises(SpecError, match=r"2 masks missing \(dropout, stages\.1\.blocks\.0\.st"):
-        resnet_trace(
+        network_trace(
             DROPPING,
             random_state(DROPPING),
             random_images(DROPPING),
@@ -237,7 +237,7 @@ def test_resnet_refuses_to_train_without_its_masks():
 def test_resnet_drops_nothing_in_evaluation():
     state, images = random_state(BASIC), random_images(BASIC)
 
-    traces = [resnet_trace(spec, state, images, training=False)[0] for spec in (DROPPING, BASIC)]
+    traces = [network_trace(spec, state, images, training=False)[0] for spec in (DROPPING, BASIC)]
 
     assert_close(traces[0]["head"], traces[1]["head"], atol=0.0, rtol=0.0)
 
@@ -250,8 +250,8 @@ def test_resnet_check_catches_the_fault_in_its_conventions(fault):
     state, images = random_state(BASIC), random_images(BASIC)
     wrong = ResNetSpec(**{**vars(BASIC), "conventions": faulty})
 
-    expected, expected_buffers = resnet_trace(BASIC, state, images, training=True)
-    actual, buffers = resnet_trace(wrong, state, images, training=True)
+    expected, expected_buffers = network_trace(BASIC, state, images, training=True)
+    actual, buffers = network_trace(wrong, state, images, training=True)
 
     with pytest.raises(DivergenceError):
         assert_states_close(

@@ -6,7 +6,7 @@ import pytest
 from parity.errors import SpecError
 from parity.spec.conventions import KERAS, TORCH
 from parity.spec.layers import Conv2d, Dropout, StochasticDepth
-from parity.spec.models import MODELS, ResNetSpec, block_specs, resnet_spec
+from parity.spec.resnet import RESNETS, ResNetSpec, block_specs, resnet_spec
 
 # Trained parameters with bias-free convolutions. Source: torchvision 0.28 for ImageNet; for CIFAR,
 # published PyTorch nets with 1x1 projections.
@@ -73,14 +73,14 @@ def test_conv_bias_adds_one_scalar_a_channel():
     assert biased - CIFAR_PARAMETERS["resnet18"] == 4_800
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RESNETS)
 def test_model_names_every_layer_once(name):
     paths = [layer.path for layer in build_spec(name).layers()]
 
     assert len(paths) == len(set(paths))
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in IMAGENET_PARAMETERS])
+@pytest.mark.parametrize("name", [name for name in RESNETS if name not in IMAGENET_PARAMETERS])
 def test_cifar_depth_counts_weight_layers_off_the_shortcut(name):
     layers = build_spec(name).layers()
     convs = [

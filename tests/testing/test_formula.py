@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from parity.spec.conventions import TORCH
-from parity.spec.models import resnet_spec
+from parity.spec.resnet import resnet_spec
 from parity.testing.assertions import assert_close
 from parity.testing.formula import formula_array, formula_images, formula_state
 

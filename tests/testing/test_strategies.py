@@ -6,8 +6,8 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from parity.spec.conventions import KERAS, TORCH, Conventions
-from parity.spec.models import ResNetSpec
 from parity.spec.optimizers import Adam, Sgd
+from parity.spec.resnet import ResNetSpec
 from parity.testing import strategies
 
 # Nothing is shrunk: any spec that has the setting will do.
