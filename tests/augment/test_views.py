@@ -1,9 +1,16 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from parity.augment.views import build_views
-from parity.testing.assertions import assert_identical
+from parity.rng import stream
+from parity.testing.assertions import assert_close, assert_identical
+
+# What `benchmarks/print_peer_views.py` printed, with the versions that the file names.
+PEER = json.loads(Path(__file__).with_name("data").joinpath("peer_views.json").read_text("utf-8"))
 
 
 def random_images(count=3, side=5, channels=2):
@@ -46,6 +53,21 @@ def test_views_are_those_that_torch_pads_and_mirrors():
     expected = [view for shift in (1, 0, 2) for view in torch_views(images, shift=shift)]
     for actual, wanted in zip(views, expected, strict=True):
         assert_identical(actual, wanted)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_averaged_logits_are_those_that_airbench_printed(level):
+    images, weights = (
+        stream(0, "peer views", purpose).standard_normal(PEER[purpose])
+        for purpose in ("images", "weights")
+    )
+    side, classes = PEER["weights"][0], PEER["weights"][-1]
+    matrix = weights.reshape(-1, classes) / side
+
+    views = build_views(images, level=level)
+    logits = sum(share * np.tanh(view.reshape(len(view), -1) @ matrix) for share, view in views)
+
+    assert_close(logits, np.array(PEER["logits"][level]), atol=1e-14, rtol=1e-13)
 
 
 def test_views_leave_the_images_as_they_were():
