@@ -42,8 +42,7 @@ def square_masks(corners: NDArray[np.integer], *, side: int, cutout_px: int) -> 
             f"got {int(corners.min())} to {int(corners.max())}."
         )
         raise ValueError(message)
-    # Signed, or a pixel before the corner would lie far behind it.
-    distances = np.arange(side) - corners.astype(np.int64)[..., np.newaxis]
+    distances = np.arange(side) - corners[..., np.newaxis]
     inside = (distances >= 0) & (distances < cutout_px)
     masks: NDArray[np.bool_] = inside[:, 0, :, np.newaxis] & inside[:, 1, np.newaxis, :]
     return masks

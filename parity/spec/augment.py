@@ -1,9 +1,11 @@
-"""What is drawn anew for each training image, and how; imports `parity.errors` only."""
+"""What is drawn anew for each training image, and how; imports `parity.errors` and the spec."""
 
 import dataclasses
+import typing
 from typing import Literal
 
 from parity.errors import SpecError
+from parity.spec.warmup import describe_choice
 
 Padding = Literal["zeros", "reflect"]
 Flip = Literal["none", "random", "alternating"]
@@ -36,5 +38,9 @@ class Augment:
             for field in ("crop_px", "cutout_px")
             if getattr(self, field) < 0
         ]
+        problems += describe_choice(
+            "augment.crop_padding", self.crop_padding, typing.get_args(Padding)
+        )
+        problems += describe_choice("augment.flip", self.flip, typing.get_args(Flip))
         if problems:
             raise SpecError(" ".join(problems))

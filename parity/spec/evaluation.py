@@ -1,6 +1,7 @@
 """When and how a net is scored on the test set; imports `parity.errors` only."""
 
 import dataclasses
+import typing
 from typing import Literal
 
 from parity.errors import SpecError
@@ -25,7 +26,12 @@ class Evaluation:
     tta_level: TtaLevel
 
     def __post_init__(self) -> None:
-        for field in ("every_epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                message = f"evaluation.{field} must be >= 1; got {getattr(self, field)!r}."
-                raise SpecError(message)
+        problems = [
+            f"evaluation.{field} must be >= 1; got {getattr(self, field)!r}."
+            for field in ("every_epochs", "batch_size")
+            if getattr(self, field) < 1
+        ]
+        if self.tta_level not in typing.get_args(TtaLevel):
+            problems.append(f"evaluation.tta_level must be 0, 1 or 2; got {self.tta_level!r}.")
+        if problems:
+            raise SpecError(" ".join(problems))

@@ -11,6 +11,7 @@ import json
 import math
 import re
 import tomllib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from parity.spec.optimizers import (
 )
 from parity.spec.schedules import SCHEDULES
 from parity.spec.tables import build_table, require_keys, require_known, require_table
-from parity.spec.warmup import Schedule
+from parity.spec.warmup import Schedule, describe_choice
 
 RECIPE_FOLDER = Path(__file__).parent.parent / "recipes"
 
@@ -87,6 +88,7 @@ class ResolvedRecipe:
             problems.append(f"batch_size must be >= 1; got {self.batch_size!r}.")
         if self.resolution < 0:
             problems.append(f"resolution must be >= 0; got {self.resolution!r}.")
+        problems += describe_choice("sampling", self.sampling, typing.get_args(Sampling))
         if problems:
             raise SpecError(" ".join(problems))
 

@@ -38,8 +38,8 @@ def count_steps(epochs: float, *, steps_per_epoch: int) -> int:
 
     What is left of a step below a millionth is taken as rounding of the product.
 
-    >>> count_steps(9.9, steps_per_epoch=48), count_steps(1.1, steps_per_epoch=10)
-    (476, 11)
+    >>> count_steps(9.9, steps_per_epoch=48), count_steps(1.1, steps_per_epoch=50)
+    (476, 55)
     """
     return math.ceil(round(epochs * steps_per_epoch, 6))
 

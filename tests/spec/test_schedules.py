@@ -119,8 +119,9 @@ def factors(schedule, *, steps_per_epoch, epochs):
         (9.9, 48, 476),
         (10, 48, 480),
         (9.5, 48, 456),
-        (1.1, 10, 11),  # 11.000000000000002 in float64
-        (5 / 3, 3, 5),
+        (1.1, 50, 55),  # 55.00000000000001 in float64
+        (9.8, 25, 245),  # 245.00000000000003
+        (29 / 7, 7, 29),  # 29.000000000000004
         (2.3, 100, 230),  # 229.99999999999997
         (1.01, 10, 11),
         (1.0001, 48, 49),
@@ -129,6 +130,13 @@ def factors(schedule, *, steps_per_epoch, epochs):
 )
 def test_steps_are_counted_up_but_not_for_rounding(epochs, steps_per_epoch, steps):
     assert count_steps(epochs, steps_per_epoch=steps_per_epoch) == steps
+
+
+@given(steps_per_epoch=st.integers(1, 40_000), data=st.data())
+def test_epochs_of_whole_steps_have_that_many(steps_per_epoch, data):
+    steps = data.draw(st.integers(steps_per_epoch, 1000 * steps_per_epoch))
+
+    assert count_steps(steps / steps_per_epoch, steps_per_epoch=steps_per_epoch) == steps
 
 
 @given(tenths=st.integers(10, 20_000), steps_per_epoch=st.integers(1, 40_000))
