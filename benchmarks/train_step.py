@@ -163,7 +163,7 @@ def data_share(stream: BatchStream, *, step_seconds: float) -> dict[str, Any]:
         for index in range(STEPS):
             started = time.perf_counter()
             drawn = stream.draw(epoch, index)
-            digest = chain_digest(digest, drawn.images, drawn.labels)
+            digest = chain_digest(digest, drawn)
             stream.finish(drawn)
             times.append(time.perf_counter() - started)
     seconds = statistics.median(times)

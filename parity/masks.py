@@ -1,8 +1,9 @@
 """Keyed masks of dropout and stochastic depth: what is kept depends on the key and nothing else.
 
-The key of a mask is the seed, the layer's path, the epoch and the sample's index in its data set.
-So both twins drop the same, whatever their generators do; a batch may hold a sample at any place
-and beside any others; and a resumed run draws the masks again that it would have had.
+The key of a mask is the seed, the layer's path, the epoch and the sample's index in its data set,
+or its place in an epoch that may hold a sample twice. So both twins drop the same, whatever their
+generators do; a batch may hold a sample at any place and beside any others; and a resumed run draws
+the masks again that it would have had.
 """
 
 import math
@@ -35,8 +36,9 @@ def kept_mask(
     Args:
         seed: The run's.
         path: The layer's dotted path: two layers draw their own masks.
-        epoch: From 0; a sample is seen once in each.
-        samples: Index of each sample in its data set, in the order of the batch.
+        epoch: From 0; an index is seen once in each.
+        samples: Index of each sample, as `parity.data.BatchStream.draw_keys` gives it, in the order
+            of the batch.
         shape: Of one sample's mask, which the layer's outputs broadcast: `(c, h, w)` for dropout,
             `(c, 1, 1)` for whole channels, `(1, 1, 1)` for stochastic depth.
         rate: Share dropped on average, `0 <= rate < 1`.
@@ -64,7 +66,7 @@ def draw_masks(
         spec: The model.
         seed: The run's.
         epoch: From 0.
-        samples: Index of each sample in its data set, in the order of the batch.
+        samples: As `kept_mask` takes them.
     """
     indices = list(samples)
     return {

@@ -1,1 +1,4 @@
-"""Augmentation of uint8 images in NumPy: one file a family, drawn for a whole epoch by key."""
+"""What is done to images in NumPy: augmentation, one file a family, drawn for a whole epoch by key.
+
+Test images are not augmented; `views` builds those that evaluation may average over.
+"""

@@ -1,4 +1,4 @@
-"""Random mirroring, left to right.
+"""Mirroring, left to right: at random, or in turn.
 
 The flips of an epoch are one array indexed by sample, as for crops. Imports numpy and `parity.rng`.
 """
@@ -12,6 +12,18 @@ from parity.rng import stream
 def draw_flips(seed: int, epoch: int, count: int) -> NDArray[np.bool_]:
     """Return `(count,)` booleans, each true with probability one half."""
     return stream(seed, "flip", epoch).random(count) < 0.5
+
+
+def draw_alternating_flips(seed: int, epoch: int, count: int) -> NDArray[np.bool_]:
+    """Return `(count,)` booleans, each the opposite of what it was in the epoch before.
+
+    In epoch 0 each is true with probability one half. What an epoch holds follows from its number,
+    not from the epochs before.
+
+    Source: Jordan 2024 (airbench), section 3.6, whose bits are drawn once and kept.
+    """
+    firsts = stream(seed, "alternating flip").random(count) < 0.5
+    return firsts ^ bool(epoch % 2)
 
 
 def flip_images(images: NDArray[np.uint8], flips: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import typing
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -9,10 +10,12 @@ import typer
 
 from parity.data.table import DATASETS
 from parity.errors import ParityError, describe_nearest
+from parity.spec.augment import Augment
+from parity.spec.evaluation import Evaluation
 from parity.spec.losses import LOSSES
 from parity.spec.models import MODELS
 from parity.spec.optimizers import AVERAGINGS, CLIPPINGS, OPTIMIZERS
-from parity.spec.recipe import RECIPE_FOLDER, read_toml, recipe_names
+from parity.spec.recipe import RECIPE_FOLDER, ResolvedRecipe, read_toml, recipe_names
 from parity.spec.schedules import SCHEDULES
 
 _KINDS: dict[str, Mapping[str, Any]] = {
@@ -29,15 +32,17 @@ def list_names(
         str,
         typer.Argument(
             help="recipes, data or models; or the kinds of a recipe's tables, with their keys: "
-            "optimizers, clippings, averagings, losses or schedules."
+            "optimizers, clippings, averagings, losses or schedules; or augmentations, the keys "
+            "that decide what is done to images."
         ),
     ] = "recipes",
 ) -> None:
-    """List recipes, data sets, models, or the kinds of a recipe's tables."""
+    """List recipes, data sets, models, augmentations, or the kinds of a recipe's tables."""
     tables: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "recipes": _recipes,
         "data": _data,
         "models": _models,
+        "augmentations": _augmentations,
         **{name: functools.partial(_kinds, kinds) for name, kinds in _KINDS.items()},
     }
     if what not in tables:
@@ -55,6 +60,17 @@ def _kinds(kinds: Mapping[str, Any]) -> list[tuple[str, str]]:
         (kind, ", ".join(field.name for field in dataclasses.fields(cls) if field.name != "kind"))
         for kind, cls in kinds.items()
     ]
+
+
+def _augmentations() -> list[tuple[str, str]]:
+    """Return the recipe keys that decide what is done to images, with the values of each."""
+    owners = [("augment.", Augment, field.name) for field in dataclasses.fields(Augment)]
+    keys = [("", ResolvedRecipe, "sampling"), *owners, ("evaluation.", Evaluation, "tta_level")]
+    rows = []
+    for prefix, cls, name in keys:
+        choices = typing.get_args(typing.get_type_hints(cls)[name])
+        rows.append((f"{prefix}{name}", ", ".join(map(str, choices)) or "pixels; 0 is off"))
+    return rows
 
 
 def _recipes() -> list[tuple[str, str]]:

@@ -29,7 +29,8 @@ ModelOption = Annotated[
     typer.Option("--model", help="Model instead of the recipe's: resnet20, resnet8:width=32."),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", help="Epochs instead of the recipe's.")
+    float | None,
+    typer.Option("--epochs", help="Epochs instead of the recipe's: 10, or 9.9."),
 ]
 SeedOption = Annotated[
     int, typer.Option("--seed", min=0, help="Of weights, batch order and augmentation.")
@@ -51,14 +52,19 @@ DeviceOption = Annotated[
 
 
 def resolve(
-    recipe: str, *, data: str, model: str | None, epochs: int | None, overrides: list[str] | None
+    recipe: str,
+    *,
+    data: str,
+    model: str | None,
+    epochs: float | None,
+    overrides: list[str] | None,
 ) -> ResolvedRecipe:
     """Return the recipe that the options ask for; `--model` and `--epochs` are overrides too."""
     changes = list(overrides or [])
     if model is not None:
         changes.append(f'model="{model}"')
     if epochs is not None:
-        changes.append(f"epochs={epochs}")
+        changes.append(f"epochs={int(epochs) if float(epochs).is_integer() else epochs}")
     keys = [change.partition("=")[0].strip() for change in changes]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:

@@ -171,8 +171,10 @@ def carry_out(run: TrainingRun) -> dict[str, Any]:
         go_on = shlex.join(["python", "-m", "parity.train", "--resume", str(run.folder)])
         typer.echo(f"go on with: {go_on}", err=True)
         raise
+    plain = result.get("test_accuracy_plain")
+    without = "" if plain is None else f" ({plain:.2%} without test-time augmentation)"
     typer.echo(
-        f"test accuracy {result['test_accuracy']:.2%}, loss {result['test_loss']:.4f}, "
+        f"test accuracy {result['test_accuracy']:.2%}{without}, loss {result['test_loss']:.4f}, "
         f"{result['steps']} steps in {result['seconds']:.1f} s"
     )
     target = run.folder / ("weights.pt" if settings.framework == "keras" else "model.weights.h5")

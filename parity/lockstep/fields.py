@@ -37,6 +37,7 @@ IDENTITY: Fields = {
 }
 _RESULT: Fields = {
     "test_accuracy": NUMBER,
+    "test_accuracy_plain": OPTIONAL_NUMBER,
     "test_loss": NUMBER,
     "seconds": NUMBER,
     "steps": (int,),
@@ -75,7 +76,8 @@ def read_run_table(path: Path) -> Mapping[str, Any]:
     require_choice(table, "status", STATUSES, where=where)
     if table["status"] == "finished":
         require_fields(table, _FINISHED, where=where)
-        require_fields(table["result"], _RESULT, where=where, prefix="result.")
+        result = {"test_accuracy_plain": None, **require_table(table["result"], where=where)}
+        require_fields(result, _RESULT, where=where, prefix="result.")
     identity = table["identity"]
     require_fields(identity, IDENTITY, where=where, prefix="identity.")
     require_choice(identity, "framework", FRAMEWORKS, where=f"{where}: identity")

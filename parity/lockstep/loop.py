@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from parity.augment.views import build_views
 from parity.data.batches import BatchStream, chain_digest
 from parity.frameworks.net import Batch, Net, State, StepRecord
 from parity.initialize import initial_state
@@ -16,7 +17,7 @@ from parity.spec.model_spec import ModelSpec
 from parity.spec.models import named_spec
 from parity.spec.optimizers import AVERAGE, AveragingSpec
 from parity.spec.recipe import ResolvedRecipe
-from parity.spec.schedules import schedule_factor
+from parity.spec.schedules import count_steps, schedule_factor
 from parity.whitening import WHITENING_IMAGES
 
 
@@ -48,10 +49,13 @@ class Evaluation:
     Attributes:
         loss: Mean cross-entropy an image, under `parity.spec.losses.evaluation_loss`.
         accuracy: Share of images whose largest logit is the label's.
+        plain_accuracy: As `accuracy`, from the images alone where loss and accuracy are those of
+            logits averaged over views; None where no others are looked at.
     """
 
     loss: float
     accuracy: float
+    plain_accuracy: float | None = None
 
 
 def model_spec(recipe: ResolvedRecipe, stream: BatchStream) -> ModelSpec:
@@ -68,7 +72,7 @@ def model_spec(recipe: ResolvedRecipe, stream: BatchStream) -> ModelSpec:
 
 def total_steps(recipe: ResolvedRecipe, stream: BatchStream) -> int:
     """Return the steps of the full recipe."""
-    return recipe.epochs * stream.steps_per_epoch
+    return count_steps(recipe.epochs, steps_per_epoch=stream.steps_per_epoch)
 
 
 def rate_at(recipe: ResolvedRecipe, stream: BatchStream, *, step: int) -> float:
@@ -82,7 +86,8 @@ def rate_at(recipe: ResolvedRecipe, stream: BatchStream, *, step: int) -> float:
 def with_masks(batch: Batch, spec: ModelSpec, stream: BatchStream, *, step: int) -> Batch:
     """Return the batch of a 0-based step with what the model's layers keep in it."""
     epoch, index = divmod(step, stream.steps_per_epoch)
-    masks = draw_masks(spec, seed=stream.seed, epoch=epoch, samples=stream.samples(epoch, index))
+    keys = stream.draw_keys(epoch, index)
+    masks = draw_masks(spec, seed=stream.seed, epoch=epoch, samples=keys)
     return dataclasses.replace(batch, masks=masks)
 
 
@@ -112,7 +117,7 @@ def training_steps(
     for step in range(start, stop):
         epoch, index = divmod(step, stream.steps_per_epoch)
         drawn = stream.draw(epoch, index)
-        digest = chain_digest(digest, drawn.images, drawn.labels)
+        digest = chain_digest(digest, drawn)
         batch = with_masks(stream.finish(drawn), spec, stream, step=step)
         rates = tuple(rate_at(recipe, stream, step=step) for recipe in recipes)
         progress = (step + 1) / total_steps(recipes[0], stream)
@@ -138,14 +143,27 @@ def start_state(spec: ModelSpec, stream: BatchStream) -> State:
 
 
 def evaluate(net: Net, stream: BatchStream) -> Evaluation:
-    """Score a net on the test set, in evaluation mode."""
-    loss, correct, count = 0.0, 0, 0
+    """Score a net on the test set, in evaluation mode, at the recipe's level of augmentation."""
+    level = stream.recipe.evaluation.tta_level
+    loss, correct, plain, count = 0.0, 0, 0, 0
     for batch in stream.test_batches():
-        logits = net.forward(batch.images, training=False).astype(np.float64)
+        views = build_views(batch.images, level=level)
+        parts = [weight * _evaluation_logits(net, images) for weight, images in views]
+        logits = np.sum(parts, axis=0)
         loss += float(_cross_entropies(logits, batch.targets).sum())
         correct += count_correct(logits, batch)
+        plain += count_correct(parts[0], batch)
         count += len(batch.labels)
-    return Evaluation(loss=loss / count, accuracy=correct / count)
+    return Evaluation(
+        loss=loss / count,
+        accuracy=correct / count,
+        plain_accuracy=plain / count if level else None,
+    )
+
+
+def _evaluation_logits(net: Net, images: np.ndarray) -> np.ndarray:
+    logits: np.ndarray = net.forward(images, training=False).astype(np.float64)
+    return logits
 
 
 @contextmanager

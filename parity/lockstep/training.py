@@ -6,6 +6,7 @@ A run folder holds `run.json` (identity, status, result), `metrics.jsonl` (a lin
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import threading
@@ -86,7 +87,7 @@ class Progress:
     Attributes:
         step: Steps made.
         steps: Steps of the whole training.
-        epoch: 1-based epoch in progress.
+        epoch: 1-based epoch in progress; the last one may end early.
         loss: Mean loss over the epoch so far.
         accuracy: Training accuracy over the epoch so far.
         images_per_second: Over this process's steps of the epoch.
@@ -220,7 +221,7 @@ class TrainingRun:
             self._step, self._digest = event.step + 1, event.digest
             started = now
             on_progress(self._progress())
-            if self._step % self._stream.steps_per_epoch == 0:
+            if self._step % self._stream.steps_per_epoch == 0 or self._step == self.steps:
                 self._end_epoch(event)
                 on_progress(self._progress(row=self._rows[-1]))
                 saved = started = time.perf_counter()
@@ -233,7 +234,7 @@ class TrainingRun:
                 raise KeyboardInterrupt
 
     def _end_epoch(self, event: StepEvent) -> None:
-        epoch = self._step // self._stream.steps_per_epoch
+        epoch = self._epoch_number()
         row: dict[str, Any] = {
             "epoch": epoch,
             "step": self._step,
@@ -245,6 +246,8 @@ class TrainingRun:
             with scored_weights(self.net, self.recipe.averaging):
                 score = evaluate(self.net, self._stream)
             row |= {"test_loss": score.loss, "test_accuracy": score.accuracy}
+            if score.plain_accuracy is not None:
+                row["test_accuracy_plain"] = score.plain_accuracy
         row |= {
             "seconds": self._epoch.seconds,
             "images_per_second": self._epoch.images / self._epoch.seconds,
@@ -262,15 +265,16 @@ class TrainingRun:
         self._save()
         write_lines(self.folder / METRICS_FILE, self._rows)
 
+    def _epoch_number(self) -> int:
+        """Return the 1-based epoch of the last step made."""
+        return math.ceil(self._step / self._stream.steps_per_epoch)
+
     def _progress(self, row: dict[str, Any] | None = None) -> Progress:
         images = max(self._epoch.images, 1.0)
         return Progress(
             step=self._step,
             steps=self.steps,
-            epoch=min(
-                (self._step + self._stream.steps_per_epoch - 1) // self._stream.steps_per_epoch,
-                self.recipe.epochs,
-            ),
+            epoch=self._epoch_number(),
             loss=self._epoch.loss / images,
             accuracy=self._epoch.correct / images,
             images_per_second=self._epoch.images / max(self._epoch.seconds, 1e-9),
@@ -299,8 +303,8 @@ class TrainingRun:
 
     def _result(self) -> dict[str, Any]:
         last = self._rows[-1]
-        keys = ("test_accuracy", "test_loss", "train_accuracy", "train_loss")
-        return {**{key: last[key] for key in keys}, "seconds": self._seconds, "steps": self._step}
+        measured = {key: last[key] for key in last if key.startswith(("train_", "test_"))}
+        return {**measured, "seconds": self._seconds, "steps": self._step}
 
     def _write_record(self, status: str, result: dict[str, Any] | None) -> None:
         slots = self._spec.slots().values()

@@ -29,6 +29,7 @@ from parity.report.series import (
     compare_streams,
     describe_means,
     group_experiments,
+    has_plain_accuracies,
     run_settings,
     spread_of_means,
 )
@@ -66,6 +67,7 @@ class ExperimentView:
         summary: Means and their difference in one or two sentences.
         spread: Largest difference of two means, or None.
         rows: Series name, run, and the text and level of its "same data" mark.
+        has_views: Whether any run was scored with test-time augmentation.
         unfinished: Count of runs that have no result.
         parameters: Distinct counts of trained numbers; two differ only if the models do.
     """
@@ -77,6 +79,7 @@ class ExperimentView:
     accuracy: Markup
     loss: Markup
     rows: tuple[tuple[str, RunRecord, str, str], ...]
+    has_views: bool
     unfinished: int
     parameters: tuple[int, ...]
 
@@ -195,6 +198,7 @@ def _view_experiment(experiment: Experiment, *, index: int, title: str) -> Exper
         accuracy=_safe_svg(plot_accuracy(runs, name=f"accuracy-{index}")),
         loss=_safe_svg(plot_loss(runs, name=f"loss-{index}")),
         rows=tuple(rows),
+        has_views=has_plain_accuracies(runs),
         unfinished=sum(run.result is None for run in runs),
         parameters=tuple(sorted({run.parameters for run in runs if run.parameters is not None})),
     )

@@ -48,8 +48,8 @@ def recipe_overrides(recipe: Mapping[str, Any]) -> list[str]:
 def flatten_table(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested tables as one, its keys joined by dots.
 
-    >>> flatten_table({"epochs": 2, "augment": {"flip": False}})
-    {'epochs': 2, 'augment.flip': False}
+    >>> flatten_table({"epochs": 2, "augment": {"flip": "none"}})
+    {'epochs': 2, 'augment.flip': 'none'}
     """
     flat: dict[str, Any] = {}
     for key, value in table.items():

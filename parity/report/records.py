@@ -38,7 +38,7 @@ class EpochRecord:
     """One line of a run's metrics; accuracies in [0, 1].
 
     Attributes:
-        epoch: Passes over the training images made so far, from 1.
+        epoch: Passes over the training images begun so far, from 1.
         step: Updates made so far.
         train_loss: Mean over the epoch.
         test_accuracy: None in an epoch that was not evaluated.
@@ -52,12 +52,21 @@ class EpochRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a finished training reached; accuracies in [0, 1]."""
+    """What a finished training reached; accuracies in [0, 1].
+
+    Attributes:
+        test_accuracy: As the recipe scores it.
+        test_loss: Likewise.
+        seconds: Of training.
+        steps: Updates made.
+        test_accuracy_plain: Without test-time augmentation; None where the recipe has none.
+    """
 
     test_accuracy: float
     test_loss: float
     seconds: float
     steps: int
+    test_accuracy_plain: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +131,8 @@ def read_run(folder: Path) -> RunRecord:
 
 
 def _parse_result(table: Mapping[str, Any]) -> RunResult:
-    return RunResult(**{field.name: table[field.name] for field in dataclasses.fields(RunResult)})
+    values = {"test_accuracy_plain": None, **table}
+    return RunResult(**{field.name: values[field.name] for field in dataclasses.fields(RunResult)})
 
 
 def _read_epochs(path: Path, *, is_required: bool) -> tuple[EpochRecord, ...]:

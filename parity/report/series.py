@@ -110,6 +110,11 @@ def run_settings(run: RunRecord) -> dict[str, str]:
     } | {package: f"{package} {version}" for package, version in sorted(run.versions.items())}
 
 
+def has_plain_accuracies(runs: Sequence[RunRecord]) -> bool:
+    """Return whether any run was scored with test-time augmentation, and so also without."""
+    return any(run.result and run.result.test_accuracy_plain is not None for run in runs)
+
+
 def compare_streams(experiment: Experiment) -> dict[int, bool | None]:
     """Return for each seed whether its finished runs saw the same batches; None for one run."""
     digests: dict[int, list[str | None]] = {}

@@ -26,7 +26,12 @@ from parity.report.numbers import (
 )
 from parity.report.recipes import title_recipes
 from parity.report.records import RunRecord
-from parity.report.series import Experiment, compare_streams, group_experiments
+from parity.report.series import (
+    Experiment,
+    compare_streams,
+    group_experiments,
+    has_plain_accuracies,
+)
 
 VERDICT_LEVELS = {
     "numerically equivalent": "good",
@@ -77,12 +82,14 @@ def render_runs_table(runs: Sequence[RunRecord]) -> Table:
     titles = title_recipes([experiment.recipe for experiment in experiments])
     table = _new_table(title=f"Test accuracy: {'; '.join(titles)}")
     table.add_column("framework", overflow="fold")
-    for name in ("seed", "accuracy", "seconds"):
+    has_views = has_plain_accuracies(runs)
+    figures = ("seed", "accuracy", *(["plain accuracy"] if has_views else []), "seconds")
+    for name in figures:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("status", "batches", "data"):
         table.add_column(name, no_wrap=True)
     for experiment in experiments:
-        for row in _run_rows(experiment):
+        for row in _run_rows(experiment, has_views=has_views):
             table.add_row(*row)
         table.add_section()
     return table
@@ -148,11 +155,11 @@ def ratio_level(worst: WorstGap) -> str:
 def render_toml(table: Mapping[str, Any]) -> str:
     """Return nested tables as TOML text that `tomllib` reads back to the same values.
 
-    >>> print(render_toml({"epochs": 2, "augment": {"flip": False}}), end="")
+    >>> print(render_toml({"epochs": 2, "augment": {"flip": "none"}}), end="")
     epochs = 2
     <BLANKLINE>
     [augment]
-    flip = false
+    flip = "none"
     """
     return tomlkit.dumps(dict(table))
 
@@ -192,13 +199,14 @@ def _describe_outcome(lockstep: LockstepRecord) -> str:
     return f"{candidate} against {reference}: {lockstep.verdict}; {lockstep.reason}"
 
 
-def _run_rows(experiment: Experiment) -> list[tuple[Text, ...]]:
+def _run_rows(experiment: Experiment, *, has_views: bool) -> list[tuple[Text, ...]]:
     same_data = compare_streams(experiment)
     return [
         (
             Text(series.name),
             Text(str(run.seed)),
             Text(format_percent(run.result.test_accuracy if run.result else None)),
+            *([_plain_accuracy_cell(run)] if has_views else []),
             Text(format_seconds(run.result.seconds if run.result else None)),
             Text(run.status),
             Text(format_digest(run.stream_digest)),
@@ -207,6 +215,10 @@ def _run_rows(experiment: Experiment) -> list[tuple[Text, ...]]:
         for series in experiment.series
         for run in series.runs
     ]
+
+
+def _plain_accuracy_cell(run: RunRecord) -> Text:
+    return Text(format_percent(run.result.test_accuracy_plain if run.result else None))
 
 
 def _same_data_cell(*, is_same: bool | None) -> Text:

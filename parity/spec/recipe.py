@@ -8,14 +8,18 @@ compared.
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import tomllib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from parity.errors import RecipeError, SpecError, describe_nearest
+from parity.spec.augment import Augment, Sampling
 from parity.spec.conventions import PRESETS, Conventions
+from parity.spec.evaluation import Evaluation
 from parity.spec.losses import LOSSES, LossSpec
 from parity.spec.optimizers import (
     AVERAGINGS,
@@ -29,46 +33,9 @@ from parity.spec.optimizers import (
 )
 from parity.spec.schedules import SCHEDULES
 from parity.spec.tables import build_table, require_keys, require_known, require_table
-from parity.spec.warmup import Schedule
+from parity.spec.warmup import Schedule, describe_choice
 
 RECIPE_FOLDER = Path(__file__).parent.parent / "recipes"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Augment:
-    """What is drawn anew for each image and epoch.
-
-    Attributes:
-        crop_px: Pixels of zero padding on each side before a random crop back to size; 0 is off.
-        flip: Whether images are mirrored left to right with probability one half.
-    """
-
-    crop_px: int
-    flip: bool
-
-    def __post_init__(self) -> None:
-        if self.crop_px < 0:
-            message = f"augment.crop_px must be >= 0; got {self.crop_px!r}."
-            raise SpecError(message)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """When and how the test set is scored.
-
-    Attributes:
-        every_epochs: Epochs between evaluations; the last epoch is always evaluated.
-        batch_size: Images a batch.
-    """
-
-    every_epochs: int
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        for field in ("every_epochs", "batch_size"):
-            if getattr(self, field) < 1:
-                message = f"evaluation.{field} must be >= 1; got {getattr(self, field)!r}."
-                raise SpecError(message)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,27 +47,31 @@ class ResolvedRecipe:
         data: Name of the data set.
         model: Model name with options, as `parity.spec.models.resnet_spec` reads it.
         resolution: Side of the square images in pixels, or 0 for the data set's own.
-        epochs: Passes over the training images.
+        epochs: Passes over the training images; a fraction ends the last one early, and a whole
+            number is an int.
         batch_size: Images a step.
         drop_last: Whether a last, smaller batch of an epoch is dropped.
+        sampling: Whether an epoch shows each image once, in a new order (`reshuffled`), or draws as
+            many images, each uniformly from all (`with_replacement`).
         conventions: Where the frameworks disagree.
-        augment: Random crop and flip.
+        augment: Random crop, flip and cutout.
         loss: Loss and label smoothing.
         optimizer: Update rule with all its forms.
         groups: Parameters whose rates differ from the rule's.
         clipping: What is done to gradients first.
         averaging: Average of the weights that is kept, and whether it is what is scored.
         schedule: Learning-rate factor over time.
-        evaluation: When the test set is scored.
+        evaluation: When and how the test set is scored.
     """
 
     name: str
     data: str
     model: str
     resolution: int
-    epochs: int
+    epochs: int | float
     batch_size: int
     drop_last: bool
+    sampling: Sampling
     conventions: Conventions
     augment: Augment
     loss: LossSpec
@@ -112,13 +83,12 @@ class ResolvedRecipe:
     evaluation: Evaluation
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{field} must be >= 1; got {getattr(self, field)!r}."
-            for field in ("epochs", "batch_size")
-            if getattr(self, field) < 1
-        ]
+        problems = _describe_wrong_epochs(self.epochs)
+        if self.batch_size < 1:
+            problems.append(f"batch_size must be >= 1; got {self.batch_size!r}.")
         if self.resolution < 0:
             problems.append(f"resolution must be >= 0; got {self.resolution!r}.")
+        problems += describe_choice("sampling", self.sampling, typing.get_args(Sampling))
         if problems:
             raise SpecError(" ".join(problems))
 
@@ -142,10 +112,19 @@ class ResolvedRecipe:
         return hashlib.sha256(json.dumps(self.to_table()).encode()).hexdigest()
 
 
+def _describe_wrong_epochs(epochs: float) -> list[str]:
+    if not 1 <= epochs < math.inf:
+        return [f"epochs must be >= 1 and finite; got {epochs!r}."]
+    # One recipe has one form, and so one digest.
+    if isinstance(epochs, float) and epochs.is_integer():
+        return [f"epochs must be an int where it is whole; got {epochs!r}. Write {int(epochs)}."]
+    return []
+
+
 # Keys that a [data.NAME] table may replace: those that depend on the images.
 DATA_KEYS = ("model", "resolution", "epochs", "batch_size", "augment", "schedule", "evaluation")
 _HEADER = ("name", "description", "source")
-_TOP = ("model", "resolution", "epochs", "batch_size", "drop_last", "groups")
+_TOP = ("model", "resolution", "epochs", "batch_size", "drop_last", "sampling", "groups")
 _TABLES = (
     "conventions",
     "augment",

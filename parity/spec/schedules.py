@@ -4,6 +4,8 @@ The frameworks' own schedulers are not used: theirs differ in when they drop, in
 in precision.
 """
 
+import math
+
 from parity.errors import SpecError
 from parity.spec.schedule_kinds import (
     ConstantSchedule,
@@ -31,8 +33,22 @@ SCHEDULES: dict[str, type[Schedule]] = {
 }
 
 
-def schedule_factor(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Return the factor on the base rate at the 0-based `step` of `epochs * steps_per_epoch`.
+def count_steps(epochs: float, *, steps_per_epoch: int) -> int:
+    """Return the steps of a training, a step that is begun included.
+
+    What is left of a step below a millionth is taken as rounding of the product.
+
+    >>> count_steps(9.9, steps_per_epoch=48), count_steps(1.1, steps_per_epoch=50)
+    (476, 55)
+    """
+    return math.ceil(round(epochs * steps_per_epoch, 6))
+
+
+def schedule_factor(schedule: Schedule, *, step: int, steps_per_epoch: int, epochs: float) -> float:
+    """Return the factor on the base rate at the 0-based `step` of a training.
+
+    A schedule by step runs over `count_steps(epochs)`. For one by epoch, an epoch that ends early
+    is as long as any other: 9.9 epochs run at the factors of 10.
 
     >>> warmup = {"warmup": "prefix", "warmup_epochs": 0.0, "warmup_start_factor": 0.0,
     ...           "warmup_first_step": "start_factor", "warmup_last_step": "one_rise_below"}
@@ -63,11 +79,11 @@ def schedule_factor(schedule: Schedule, *, step: int, steps_per_epoch: int, epoc
     Raises:
         SpecError: If a rising schedule has left the range of float64.
     """
-    by_step = schedule.unit == "step"
-    epoch = steps_per_epoch if by_step else 1
-    position = step if by_step else step // steps_per_epoch
+    steps = count_steps(epochs, steps_per_epoch=steps_per_epoch)
+    unit_steps, epoch = (1, steps_per_epoch) if schedule.unit == "step" else (steps_per_epoch, 1)
+    length = math.ceil(steps / unit_steps)
     try:
-        return schedule.factor(position, length=epochs * epoch, epoch=epoch)
+        return schedule.factor(step // unit_steps, length=length, epoch=epoch)
     except OverflowError as error:
         message = (
             f"schedule: the factor must be finite; it is beyond float64 at step {step}. "

@@ -99,13 +99,12 @@ def describe_wrong_type(key: str, value: object, hint: Any) -> str | None:  # no
         return f"{key} must be one of {allowed}; got {value!r} ({type(value).__name__})."
     if typing.get_origin(hint) is tuple:
         return _describe_wrong_list(key, value, typing.get_args(hint)[0])
-    if isinstance(hint, types.UnionType) or dataclasses.is_dataclass(hint):
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if any(dataclasses.is_dataclass(choice) for choice in choices) or type(value) in choices:
         return None  # nested specs are built, and so checked, on their own
-    if type(value) is hint:
-        return None
     fix = f" Write {float(value)!r}." if hint is float and type(value) is int else ""
-    article = "an" if hint is int else "a"
-    return f"{key} must be {article} {hint.__name__}; got {value!r} ({type(value).__name__}).{fix}"
+    wanted = " or ".join(f"{'an' if one is int else 'a'} {one.__name__}" for one in choices)
+    return f"{key} must be {wanted}; got {value!r} ({type(value).__name__}).{fix}"
 
 
 def _describe_wrong_list(key: str, value: object, hint: type) -> str | None:

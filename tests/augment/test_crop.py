@@ -1,17 +1,20 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from parity.augment.crop import crop_images, draw_crop_offsets
 from parity.testing.assertions import assert_identical
 
+MODES = {"zeros": "constant", "reflect": "reflect"}
 
-def crop_slowly(images, offsets, crop_px):
+
+def crop_slowly(images, offsets, crop_px, *, padding="zeros"):
     pads = ((crop_px, crop_px), (crop_px, crop_px), (0, 0))
     _, height, width, _ = images.shape
     windows = [
-        np.pad(image, pads)[y : y + height, x : x + width]
+        np.pad(image, pads, mode=MODES[padding])[y : y + height, x : x + width]
         for image, (y, x) in zip(images, offsets.tolist(), strict=True)
     ]
     return np.stack(windows)
@@ -38,11 +41,52 @@ def test_crop_images_equals_padding_and_slicing(count, side, channels, crop_px, 
     assert_identical(cropped, crop_slowly(images, offsets, crop_px))
 
 
-def test_crop_images_reads_a_strided_view():
+@given(
+    count=st.integers(1, 5),
+    side=st.integers(2, 7),
+    channels=st.integers(1, 4),
+    data=st.data(),
+    seed=st.integers(0, 2**31),
+)
+def test_reflecting_crop_equals_what_torch_pads_and_slices(count, side, channels, data, seed):
+    crop_px = data.draw(st.integers(0, side - 1))
+    images = random_images(count, side, channels, seed)
+    offsets = draw_crop_offsets(seed, 0, count, crop_px)
+    tensor = torch.from_numpy(images.transpose(0, 3, 1, 2).astype(np.float32))
+    padded = torch.nn.functional.pad(tensor, (crop_px,) * 4, mode="reflect").numpy()
+
+    cropped = crop_images(images, offsets, crop_px, padding="reflect")
+
+    windows = [
+        image[:, y : y + side, x : x + side]
+        for image, (y, x) in zip(padded, offsets.tolist(), strict=True)
+    ]
+    assert_identical(cropped, np.stack(windows).transpose(0, 2, 3, 1).astype(np.uint8))
+
+
+def test_reflecting_crop_does_not_repeat_the_edge():
+    images = np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]], dtype=np.uint8)[
+        np.newaxis, ..., np.newaxis
+    ]
+
+    cropped = crop_images(images, np.array([[0, 1]]), 1, padding="reflect")
+
+    assert cropped[0, :, :, 0].tolist() == [[4, 5, 6], [1, 2, 3], [4, 5, 6]]
+
+
+def test_reflecting_crop_refuses_pads_as_large_as_the_image():
+    with pytest.raises(ValueError, match="must be below the side of 4 pixels; got 4"):
+        crop_images(random_images(1, 4, 1), np.array([[0, 0]]), 4, padding="reflect")
+
+
+@pytest.mark.parametrize("padding", MODES)
+def test_crop_images_reads_a_strided_view_under_any_padding(padding):
     images = random_images(3, 5, 3)[:, :, ::-1]
     offsets = np.array([[0, 2], [2, 0], [1, 1]])
 
-    assert_identical(crop_images(images, offsets, 1), crop_slowly(images, offsets, 1))
+    cropped = crop_images(images, offsets, 1, padding=padding)
+
+    assert_identical(cropped, crop_slowly(images, offsets, 1, padding=padding))
 
 
 def test_crop_images_leaves_its_input_as_it_was():

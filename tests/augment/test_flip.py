@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.augment.flip import draw_flips, flip_images
+from parity.augment.flip import draw_alternating_flips, draw_flips, flip_images
 from parity.testing.assertions import assert_identical
 
 
@@ -76,3 +76,37 @@ def test_draw_flips_differs_between_epochs():
 
 def test_draw_flips_gives_the_pinned_values():
     assert draw_flips(0, 0, 12).astype(int).tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 0]
+
+
+@given(seed=st.integers(0, 2**31), epoch=st.integers(0, 99), count=st.integers(1, 50))
+def test_alternating_flips_turn_every_image_from_one_epoch_to_the_next(seed, epoch, count):
+    before, after = (draw_alternating_flips(seed, number, count) for number in (epoch, epoch + 1))
+
+    assert_identical(after, ~before)
+
+
+def test_alternating_flips_mirror_about_half_of_the_first_epoch():
+    flips = draw_alternating_flips(0, 0, 10_000)
+
+    assert 4800 < flips.sum() < 5200  # four standard deviations of 50
+
+
+def test_alternating_flips_of_an_image_do_not_depend_on_the_count():
+    assert_identical(draw_alternating_flips(3, 4, 9), draw_alternating_flips(3, 4, 30)[:9])
+
+
+def test_alternating_flips_give_the_pinned_values():
+    assert draw_alternating_flips(0, 0, 12).astype(int).tolist() == [
+        0,
+        1,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        1,
+        1,
+    ]

@@ -67,6 +67,13 @@ REFUSED = {
     "option given twice": ([*TRAIN, "--seed", "1", "--seed=2"], "--seed is given twice"),
     "key set twice": ([*TRAIN, "--set", "epochs=2", "--set", "epochs=3"], "epochs"),
     "option and key": ([*TRAIN, "--epochs", "2", "--set", "epochs=3"], "epochs"),
+    "part of an epoch alone": ([*TRAIN, "--epochs", "0.5"], "epochs must be >= 1"),
+    "endless training": ([*TRAIN, "--epochs", "inf"], "epochs must be >= 1 and finite"),
+    "flip of another word": ([*TRAIN, "--set", "augment.flip=true"], "'none', 'random', 'alt"),
+    "cutout of the whole image": (
+        [*TRAIN, "--set", "augment.cutout_px=32"],
+        "of 32 pixels; got 32",
+    ),
     "infinite rate": ([*TRAIN, "--set", "optimizer.lr=inf"], "finite"),
     "unknown device": ([*TRAIN, "--device", "gpu0"], "cpu, cuda, cuda:N or mps"),
     "missing device": ([*TRAIN, "--device", "cuda"], "torch finds 0 of kind cuda"),

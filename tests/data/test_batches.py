@@ -10,6 +10,7 @@ from parity.data import (
     START_DIGEST,
     BatchStream,
     Dataset,
+    DrawnBatch,
     chain_digest,
     load_dataset,
     normalize_images,
@@ -39,16 +40,19 @@ def build_dataset(count=10, side=4, channels=3, scale=255):
     )
 
 
-def build_recipe(*, batch_size=3, crop_px=0, flip=False, drop_last=False, resolution=0, test=4):
-    overrides = [
-        f"batch_size={batch_size}",
-        f"augment.crop_px={crop_px}",
-        f"augment.flip={str(flip).lower()}",
-        f"drop_last={str(drop_last).lower()}",
-        f"resolution={resolution}",
-        f"evaluation.batch_size={test}",
-        "loss.label_smoothing=0.2",
-    ]
+KEYS = {
+    "crop_px": "augment.crop_px",
+    "padding": "augment.crop_padding",
+    "flip": "augment.flip",
+    "cutout_px": "augment.cutout_px",
+    "test": "evaluation.batch_size",
+}
+
+
+def build_recipe(**options):
+    options = {"batch_size": 3, "crop_px": 0, "flip": "none", "test": 4, **options}
+    overrides = ["loss.label_smoothing=0.2"]
+    overrides += [f"{KEYS.get(key, key)}={str(value).lower()}" for key, value in options.items()]
     return load_recipe("best_sgd", data="tiny", overrides=overrides)
 
 
@@ -64,9 +68,7 @@ def draw_epoch(stream, epoch):
 
 def epoch_digest(stream, epoch, start=START_DIGEST):
     drawn = [stream.draw(epoch, index) for index in range(stream.steps_per_epoch)]
-    return functools.reduce(
-        lambda digest, batch: chain_digest(digest, batch.images, batch.labels), drawn, start
-    )
+    return functools.reduce(lambda digest, batch: chain_digest(digest, batch), drawn, start)
 
 
 @given(count=st.integers(1, 30), batch_size=st.integers(1, 31), epoch=st.integers(0, 9))
@@ -94,10 +96,10 @@ def test_dropped_last_batch_leaves_whole_batches_of_distinct_samples(count, batc
 
 @given(st.data())
 def test_random_access_equals_reading_in_order(data):
-    stream = build_stream(crop_px=2, flip=True)
+    stream = build_stream(crop_px=2, flip="random")
     places = [(epoch, index) for epoch in range(3) for index in range(stream.steps_per_epoch)]
     in_order = {place: stream.draw(*place).images.tobytes() for place in places}
-    other = build_stream(crop_px=2, flip=True)
+    other = build_stream(crop_px=2, flip="random")
 
     at_random = {
         place: other.draw(*place).images.tobytes() for place in data.draw(st.permutations(places))
@@ -115,27 +117,41 @@ def test_epochs_have_different_orders():
 
 
 def test_epoch_does_not_depend_on_the_batch_size():
-    small = draw_epoch(build_stream(batch_size=3, crop_px=1, flip=True), 1)
-    large = draw_epoch(build_stream(batch_size=7, crop_px=1, flip=True), 1)
+    small = draw_epoch(build_stream(batch_size=3, crop_px=1, flip="random"), 1)
+    large = draw_epoch(build_stream(batch_size=7, crop_px=1, flip="random"), 1)
 
     assert_identical(small[0], large[0])
     assert_identical(small[1], large[1])
 
 
 def test_same_seed_gives_the_same_digest():
-    first = epoch_digest(build_stream(seed=3, crop_px=1, flip=True), 0)
-    second = epoch_digest(build_stream(seed=3, crop_px=1, flip=True), 0)
+    first = epoch_digest(build_stream(seed=3, crop_px=1, flip="random"), 0)
+    second = epoch_digest(build_stream(seed=3, crop_px=1, flip="random"), 0)
 
     assert first == second
 
 
 @pytest.mark.parametrize(
     ("changes", "epoch"),
-    [({"seed": 4}, 0), ({}, 1), ({"flip": False}, 0), ({"crop_px": 0}, 0), ({"batch_size": 4}, 0)],
-    ids=["seed", "epoch", "flip", "crop", "batch_size"],
+    [
+        ({"seed": 4}, 0),
+        ({}, 1),
+        ({"flip": "none"}, 0),
+        ({"flip": "alternating"}, 0),
+        ({"crop_px": 0}, 0),
+        ({"padding": "reflect"}, 0),
+        ({"cutout_px": 0}, 0),
+        ({"cutout_px": 2}, 0),
+        ({"sampling": "with_replacement"}, 0),
+        ({"batch_size": 4}, 0),
+    ],
+    ids=[
+        *("seed", "epoch", "flip", "alternating", "crop", "padding", "no_cutout", "cutout"),
+        *("sampling", "batch_size"),
+    ],
 )
 def test_digest_differs_when_the_batches_do(changes, epoch):
-    options = {"seed": 3, "crop_px": 1, "flip": True}
+    options = {"seed": 3, "crop_px": 1, "flip": "random", "cutout_px": 1}
 
     assert epoch_digest(build_stream(**(options | changes)), epoch) != epoch_digest(
         build_stream(**options), 0
@@ -156,10 +172,10 @@ def test_digest_tells_shapes_labels_and_order_apart():
     swapped = images.reshape(2, 2, 8, 1)
 
     digests = [
-        chain_digest(START_DIGEST, images, labels),
-        chain_digest(START_DIGEST, swapped, labels),
-        chain_digest(START_DIGEST, images, labels[::-1].copy()),
-        chain_digest("1" * 64, images, labels),
+        chain_digest(START_DIGEST, DrawnBatch(images=images, labels=labels)),
+        chain_digest(START_DIGEST, DrawnBatch(images=swapped, labels=labels)),
+        chain_digest(START_DIGEST, DrawnBatch(images=images, labels=labels[::-1].copy())),
+        chain_digest("1" * 64, DrawnBatch(images=images, labels=labels)),
     ]
 
     assert len(set(digests)) == 4
@@ -167,7 +183,7 @@ def test_digest_tells_shapes_labels_and_order_apart():
 
 def test_digits_first_epoch_has_the_pinned_digest():
     stream = build_stream(
-        dataset=load_dataset("digits"), seed=0, batch_size=64, crop_px=1, flip=True
+        dataset=load_dataset("digits"), seed=0, batch_size=64, crop_px=1, flip="random"
     )
 
     assert epoch_digest(stream, 0) == (
@@ -179,7 +195,7 @@ def test_digits_first_epoch_has_the_pinned_digest():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_normalized_as_the_formula_says(scale, channels):
     dataset = build_dataset(count=12, channels=channels, scale=scale)
-    stream = build_stream(dataset=dataset, crop_px=1, flip=True)
+    stream = build_stream(dataset=dataset, crop_px=1, flip="random")
     drawn = stream.draw(0, 0)
 
     normalized = stream.finish(drawn).images
@@ -199,7 +215,7 @@ def test_normalize_images_reads_a_strided_view():
 
 
 def test_batch_is_the_drawn_batch_finished():
-    stream = build_stream(crop_px=1, flip=True)
+    stream = build_stream(crop_px=1, flip="random")
 
     batch, finished = stream.batch(1, 2), stream.finish(stream.draw(1, 2))
 
@@ -251,7 +267,7 @@ def test_batches_share_no_memory_with_the_data_set():
 
 def test_test_batches_hold_the_test_set_in_order_without_augmentation():
     dataset = build_dataset(count=10)
-    stream = build_stream(dataset=dataset, crop_px=2, flip=True, test=4)
+    stream = build_stream(dataset=dataset, crop_px=2, flip="random", test=4)
 
     batches = list(stream.test_batches())
 
@@ -278,9 +294,10 @@ def test_draw_refuses_a_batch_that_does_not_exist(epoch, index):
     [
         ({"resolution": 8}, "expected images of 8 pixels a side; got 4. Load it with resolution=8"),
         ({"crop_px": 4}, "augment.crop_px must be below the side of 4 pixels; got 4"),
+        ({"cutout_px": 4}, "augment.cutout_px must be below the side of 4 pixels; got 4"),
         ({"batch_size": 11, "drop_last": True}, "batch_size must be at most 10 with drop_last"),
     ],
-    ids=["resolution", "crop", "no_batch"],
+    ids=["resolution", "crop", "cutout", "no_batch"],
 )
 def test_stream_refuses_a_recipe_that_does_not_fit(options, message):
     with pytest.raises(DataError, match=f"tiny for recipe 'best_sgd': {message}"):

@@ -93,6 +93,59 @@ def test_a_run_that_drops_resumes_within_an_epoch_to_the_same_bits(
     assert resumed == whole
 
 
+EVERY_DRAW = (
+    "sampling=with_replacement",
+    "augment.crop_padding=reflect",
+    "augment.flip=alternating",
+    "augment.cutout_px=3",
+    "evaluation.tta_level=2",
+)
+
+
+def test_a_run_under_every_draw_resumes_within_its_last_epoch_to_the_same_bits(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    options = {"model": DROPPING, "epochs": 1.75, "overrides": EVERY_DRAW}
+    whole, stream = tiny_run(tmp_path / "whole", **options)
+    expected = whole.train()
+    broken, _ = tiny_run(tmp_path / "broken", **options)
+    with pytest.raises(StopAt.KilledError):
+        broken.train(on_progress=StopAt(6))
+    assert read_checkpoint(tmp_path / "broken").step == 5
+
+    resumed = resume_run(tmp_path / "broken", stream=stream)
+    result = resumed.train()
+
+    assert state_digest(resumed.net.state()) == state_digest(whole.net.state())
+    assert result | {"seconds": 0.0} == expected | {"seconds": 0.0}
+
+
+def test_a_fraction_of_an_epoch_ends_with_a_row_of_its_own(tmp_path):
+    run, _ = tiny_run(tmp_path / "run", epochs=1.5, overrides=["evaluation.every_epochs=5"])
+    seen = []
+
+    result = run.train(on_progress=seen.append)
+
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 4), (2, 6)]
+    assert ["test_accuracy" in row for row in rows] == [False, True]
+    assert [progress.epoch for progress in seen] == [1, 1, 1, 1, 1, 2, 2, 2]
+    assert (result["steps"], seen[-1].steps) == (6, 6)
+
+
+@pytest.mark.parametrize(("level", "has_plain"), [(0, False), (1, True)])
+def test_a_run_scored_over_views_tells_its_accuracy_without_them(tmp_path, level, has_plain):
+    overrides = [f"evaluation.tta_level={level}"]
+    run, _ = tiny_run(tmp_path / "run", epochs=1, overrides=overrides)
+
+    result = run.train()
+
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text())
+    assert ("test_accuracy_plain" in result) == ("test_accuracy_plain" in line) == has_plain
+
+
 def test_masks_drawn_by_turn_would_not_resume_to_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     turns = itertools.count()

@@ -10,7 +10,7 @@ RECIPE = {
     "data": "digits",
     "model": "resnet8",
     "epochs": 4,
-    "augment": {"crop_px": 1, "flip": False},
+    "augment": {"crop_px": 1, "flip": "none"},
     "optimizer": {"kind": "sgd", "lr": 0.1},
 }
 VERSIONS = {
@@ -44,7 +44,9 @@ GRADIENTS = {
 }
 
 
-def run_table(*, framework="torch", seed=0, accuracy=0.975, digest="ab" * 32, **identity):
+def run_table(
+    *, framework="torch", seed=0, accuracy=0.975, plain=None, digest="ab" * 32, **identity
+):
     """Return a finished run's `run.json`; further keywords replace parts of its identity."""
     return {
         "format": 1,
@@ -70,7 +72,8 @@ def run_table(*, framework="torch", seed=0, accuracy=0.975, digest="ab" * 32, **
             "train_accuracy": 1.0,
             "seconds": 7.12,
             "steps": 92,
-        },
+        }
+        | ({} if plain is None else {"test_accuracy_plain": plain}),
         "model_spec": {"name": "resnet8"},
     }
 

@@ -97,6 +97,15 @@ def test_headline_states_means_counts_and_difference(render, load_run):
     assert expected in text
 
 
+@pytest.mark.parametrize(("plain", "is_shown"), [(0.9625, True), (None, False)])
+def test_page_shows_the_accuracy_without_views_where_a_run_has_one(
+    render, load_run, plain, is_shown
+):
+    text = Page(render(runs=[load_run(plain=plain)], lockstep=[])).text
+
+    assert ("96.25 %" in text) == ("Plain accuracy" in text) == is_shown
+
+
 def test_equal_means_are_not_called_equivalent(render):
     text = Page(render(lockstep=[])).text
 
@@ -195,7 +204,7 @@ def test_unfinished_runs_are_counted_and_left_out_of_the_mean(render, load_run, 
 def test_page_shows_recipe_environment_and_commands(render):
     text = Page(render(lockstep=[], command="parity report runs/*")).text
 
-    assert "crop_px = 1 flip = false" in text
+    assert 'crop_px = 1 flip = "none"' in text
     assert "AMD EPYC, cpu, 2 threads, float32, channels_last" in text
     assert "keras 3.15.1, numpy 2.4.6, tensorflow 2.21.0" in text
     assert "python -m parity.train --framework torch --recipe best_sgd" in text

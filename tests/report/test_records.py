@@ -5,6 +5,8 @@ import pytest
 from parity.errors import RunError
 from parity.report.records import read_run
 
+RESULT = {"test_accuracy": 0.5, "test_loss": 1.0, "seconds": 1.0, "steps": 1}
+
 
 def test_run_record_holds_identity_result_and_epochs(write_run):
     run = read_run(write_run(framework="keras", seed=3))
@@ -12,6 +14,11 @@ def test_run_record_holds_identity_result_and_epochs(write_run):
     assert (run.label, run.seed, run.status) == ("keras-tensorflow", 3, "finished")
     assert run.result.steps == 92
     assert [epoch.test_accuracy for epoch in run.epochs] == [None, 0.75, None, 0.975]
+
+
+@pytest.mark.parametrize("plain", [None, 0.9625])
+def test_run_record_holds_the_accuracy_without_views_where_there_is_one(write_run, plain):
+    assert read_run(write_run(plain=plain)).result.test_accuracy_plain == plain
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted"])
@@ -89,10 +96,17 @@ def test_damaged_run_file_is_refused(write_run, content):
         ({"result": None}, r"result must be a table; got None\."),
         ({"parameters": "many", "stream_digest": 5}, r"stream_digest must .*parameters must be"),
         ({"parameters": True}, r"parameters must be an integer; got True\."),
+        (
+            {"result": RESULT | {"test_accuracy_plain": "high"}},
+            r"result\.test_accuracy_plain must be an integer or a float or null; got 'high'",
+        ),
         ({"result": {"seconds": 1.0}}, r"3 keys missing \(result\.test_accuracy, "),
         ({"identity": {"seed": 0}}, r"9 keys missing \(identity\.recipe, "),
     ],
-    ids=["format", "status", "no-result", "two-types", "bool", "result-keys", "identity-keys"],
+    ids=[
+        *("format", "status", "no-result", "two-types", "bool"),
+        *("optional-result", "result-keys", "identity-keys"),
+    ],
 )
 def test_wrong_run_table_is_refused(write_run, finished_run_table, changes, expected):
     folder = write_run(table=finished_run_table() | changes)

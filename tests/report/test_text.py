@@ -159,6 +159,13 @@ def test_runs_table_shows_accuracy_and_same_data(load_run):
     ]
 
 
+def test_runs_table_shows_the_accuracy_without_views_where_a_run_has_one(load_run):
+    rows = printed(render_runs_table([load_run(plain=0.9625), load_run(framework="keras")]))
+
+    assert rows[0][2:4] == ["accuracy", "plain accuracy"]
+    assert [row[2:4] for row in rows[1:]] == [["97.50 %", "96.25 %"], ["97.50 %", MISSING]]
+
+
 def test_runs_table_shows_dashes_for_an_unfinished_run(load_run, finished_run_table):
     table = finished_run_table() | {"status": "interrupted", "result": None}
 

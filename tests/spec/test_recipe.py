@@ -33,6 +33,7 @@ OTHER_VALUES = {
     "epochs": 31,
     "batch_size": 65,
     "drop_last": True,
+    "sampling": "with_replacement",
     "conventions.conv_bias": True,
     "conventions.stats_decay": 0.99,
     "conventions.bn_variance_correction": 0,
@@ -42,7 +43,9 @@ OTHER_VALUES = {
     "conventions.head_bias_init": "zeros",
     "conventions.stride_offset": "end",
     "augment.crop_px": 2,
-    "augment.flip": True,
+    "augment.crop_padding": "reflect",
+    "augment.flip": "alternating",
+    "augment.cutout_px": 2,
     "loss.label_smoothing": 0.1,
     "loss.reduction": "sum",
     "optimizer.lr": 0.2,
@@ -65,6 +68,7 @@ OTHER_VALUES = {
     "schedule.final_factor": 0.1,
     "evaluation.every_epochs": 2,
     "evaluation.batch_size": 250,
+    "evaluation.tta_level": 2,
 }
 KINDS = {
     "loss.kind",
@@ -134,14 +138,14 @@ def test_best_adam_builds_adam():
 
 def test_data_table_wins_over_the_top_level_and_leaves_the_rest():
     assert (ON_DIGITS.model, ON_DIGITS.epochs, ON_DIGITS.batch_size) == ("resnet8", 30, 64)
-    assert (ON_DIGITS.augment.crop_px, ON_DIGITS.augment.flip) == (1, False)
+    assert (ON_DIGITS.augment.crop_px, ON_DIGITS.augment.flip) == (1, "none")
     assert ON_DIGITS.optimizer.lr == 0.1
 
 
 def test_data_table_may_change_part_of_a_table():
     recipe = load_recipe("best_sgd", data="fashion_mnist")
 
-    assert (recipe.augment.crop_px, recipe.augment.flip) == (1, True)
+    assert (recipe.augment.crop_px, recipe.augment.flip) == (1, "random")
 
 
 def test_data_set_without_a_table_takes_the_top_level():
@@ -190,7 +194,7 @@ def test_overrides_of_a_resolved_recipe_are_those_of_loading_it():
 
 
 def test_override_of_a_resolved_recipe_names_the_recipe():
-    with pytest.raises(RecipeError, match=r"^best_sgd: epochs must be >= 1; got 0"):
+    with pytest.raises(RecipeError, match=r"^best_sgd: epochs must be >= 1 and finite; got 0"):
         apply_overrides(ON_DIGITS, ["epochs=0"])
 
 
@@ -268,8 +272,14 @@ def test_recipe_with_any_update_is_rebuilt_from_its_table(name):
         ("optimizer.lr=1", r"optimizer.lr must be a float; got 1 \(int\)\. Write 1\.0\."),
         ("optimizer.lr=fast", r"optimizer.lr must be a float; got 'fast' \(str\)"),
         ("drop_last=1", r"drop_last must be a bool; got 1 \(int\)"),
-        ("epochs=2.0", r"epochs must be a int; got 2.0 \(float\)|epochs must be an int; got 2.0"),
-        ("epochs=0", "epochs must be >= 1; got 0"),
+        ("epochs=2.0", r"epochs must be an int where it is whole; got 2\.0\. Write 2\.$"),
+        ("epochs=all", r"epochs must be an int or a float; got 'all' \(str\)"),
+        ("epochs=true", r"epochs must be an int or a float; got True \(bool\)"),
+        ("epochs=0", "epochs must be >= 1 and finite; got 0"),
+        ("epochs=0.5", r"epochs must be >= 1 and finite; got 0\.5"),
+        ("epochs=nan", "epochs must be >= 1 and finite; got nan"),
+        ("epochs=inf", "epochs must be >= 1 and finite; got inf"),
+        ("sampling=shuffled", "sampling must be one of 'reshuffled', .*; got 'shuffled'"),
         ("optimizer.momentum=1.5", r"optimizer: momentum must be in \[0, 1\); got 1.5"),
         ("schedule.kind=step", "schedule.kind must be one of constant, .*; got 'step'"),
         ("schedule.kind=multistep", r"keys missing \(schedule.milestones, schedule.gamma"),
@@ -281,6 +291,11 @@ def test_recipe_with_any_update_is_rebuilt_from_its_table(name):
         ),
         ("optimizer.kind=adam", r"keys missing \(optimizer.beta1, optimizer.beta2"),
         ("augment.crop_px=-1", "augment.crop_px must be >= 0; got -1"),
+        ("augment.cutout_px=-1", "augment.cutout_px must be >= 0; got -1"),
+        ("augment.crop_padding=edge", "crop_padding must be one of 'zeros', 'reflect'; got 'edge'"),
+        ("augment.flip=true", "augment.flip must be one of 'none', .*; got True"),
+        ("evaluation.tta_level=3", "evaluation.tta_level must be one of 0, 1, 2; got 3"),
+        ("evaluation.tta_level=true", "evaluation.tta_level must be one of 0, 1, 2; got True"),
         ("evaluation.batch_size=0", "evaluation.batch_size must be >= 1; got 0"),
         ("resolution=-1", "resolution must be >= 0; got -1"),
     ],

@@ -17,7 +17,7 @@ from parity.spec.schedule_kinds import (
     RestartSchedule,
     TriangularSchedule,
 )
-from parity.spec.schedules import SCHEDULES, is_constant, schedule_factor
+from parity.spec.schedules import SCHEDULES, count_steps, is_constant, schedule_factor
 from parity.spec.warmup import WarmedSchedule
 from parity.testing.assertions import assert_close
 
@@ -109,8 +109,63 @@ def kind_of(schedule):
 def factors(schedule, *, steps_per_epoch, epochs):
     return [
         schedule_factor(schedule, step=step, steps_per_epoch=steps_per_epoch, epochs=epochs)
-        for step in range(steps_per_epoch * epochs)
+        for step in range(count_steps(epochs, steps_per_epoch=steps_per_epoch))
     ]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps_per_epoch", "steps"),
+    [
+        (9.9, 48, 476),
+        (10, 48, 480),
+        (9.5, 48, 456),
+        (1.1, 50, 55),  # 55.00000000000001 in float64
+        (9.8, 25, 245),  # 245.00000000000003
+        (29 / 7, 7, 29),  # 29.000000000000004
+        (2.3, 100, 230),  # 229.99999999999997
+        (1.01, 10, 11),
+        (1.0001, 48, 49),
+        (200, 391, 78_200),
+    ],
+)
+def test_steps_are_counted_up_but_not_for_rounding(epochs, steps_per_epoch, steps):
+    assert count_steps(epochs, steps_per_epoch=steps_per_epoch) == steps
+
+
+@given(steps_per_epoch=st.integers(1, 40_000), data=st.data())
+def test_epochs_of_whole_steps_have_that_many(steps_per_epoch, data):
+    steps = data.draw(st.integers(steps_per_epoch, 1000 * steps_per_epoch))
+
+    assert count_steps(steps / steps_per_epoch, steps_per_epoch=steps_per_epoch) == steps
+
+
+@given(tenths=st.integers(10, 20_000), steps_per_epoch=st.integers(1, 40_000))
+def test_steps_are_those_of_exact_arithmetic(tenths, steps_per_epoch):
+    counted = count_steps(tenths / 10, steps_per_epoch=steps_per_epoch)
+
+    assert counted == -(-tenths * steps_per_epoch // 10)
+
+
+def test_triangle_of_a_training_that_ends_within_an_epoch_is_airbenchs():
+    schedule = TriangularSchedule(unit="step", start_factor=0.2, peak=0.23, final_factor=0.07)
+
+    values = factors(schedule, steps_per_epoch=48, epochs=9.9)
+
+    assert len(values) == 476
+    assert values.index(1.0) == 109
+    assert_close(values[0], 0.2, atol=1e-15, rtol=0.0)
+    assert_close(values[-1], 1 - 0.93 * (475 - 109) / (476 - 109), atol=1e-15, rtol=0.0)
+
+
+@given(schedule=ANY, steps_per_epoch=st.integers(1, 5), tenths=st.integers(10, 60))
+def test_epochs_that_end_early_run_at_the_factors_of_whole_ones(schedule, steps_per_epoch, tenths):
+    by_epoch = dataclasses.replace(schedule, unit="epoch")
+    steps = count_steps(tenths / 10, steps_per_epoch=steps_per_epoch)
+
+    early = factors(by_epoch, steps_per_epoch=steps_per_epoch, epochs=tenths / 10)
+
+    begun = math.ceil(steps / steps_per_epoch)
+    assert early == factors(by_epoch, steps_per_epoch=steps_per_epoch, epochs=begun)[:steps]
 
 
 def test_every_kind_is_tested_here():
