@@ -4,7 +4,7 @@ Imports keras, `parity.spec` and `parity.errors`.
 """
 
 from models_keras.losses import build_loss
-from models_keras.optimizers import Average, build_optimizer, build_penalty
+from models_keras.optimizers import Average, build_optimizer, build_penalty, set_rates
 from models_keras.resnet import inference_model, resnet
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "build_penalty",
     "inference_model",
     "resnet",
+    "set_rates",
 ]

@@ -4,7 +4,7 @@ Imports torch, `parity.spec` and `parity.errors`.
 """
 
 from models_torch.losses import build_loss
-from models_torch.optimizers import Average, build_optimizer, build_penalty
+from models_torch.optimizers import Average, build_optimizer, build_penalty, set_rates
 from models_torch.resnet import resnet
 
-__all__ = ["Average", "build_loss", "build_optimizer", "build_penalty", "resnet"]
+__all__ = ["Average", "build_loss", "build_optimizer", "build_penalty", "resnet", "set_rates"]

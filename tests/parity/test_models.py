@@ -38,6 +38,7 @@ from parity.spec.losses import (
 )
 from parity.spec.models import ResNetSpec
 from parity.spec.optimizers import Sgd, Update
+from parity.spec.position import position_at
 from parity.testing import specs, strategies
 from parity.testing.faults import (
     CONVENTION_FAULTS,
@@ -180,9 +181,7 @@ def step_gaps(net, trial, state, *, step, rate, expected_rate):
     """Return whether a training step of `net` from `state` is at a kink, and its gaps."""
     before = take_snapshot(net)
     tape, loss, gradients = run_reference(trial, state, step=step)
-    record = net.step(
-        trial.batch(step), rate=rate, progress=progress_after(step), with_gradients=True
-    )
+    record = net.step(trial.batch(step), rate=rate, position=position_of(step), with_gradients=True)
     after = take_snapshot(net)
     return is_at_a_kink(tape), {
         "logits": trace_gap({"head": record.logits}, {"head": tape.trace["head"]}),
@@ -196,13 +195,13 @@ def step_gaps(net, trial, state, *, step, rate, expected_rate):
             after,
             gradients=record.gradients,
             rate=expected_rate,
-            progress=progress_after(step),
+            position=position_of(step),
         ),
     }
 
 
-def progress_after(step):
-    return (step + 1) / len(RATE_FACTORS)
+def position_of(step):
+    return position_at(step, steps_per_epoch=2, steps=len(RATE_FACTORS))
 
 
 def trajectory_gap(net, trial):
@@ -223,7 +222,7 @@ def trajectory_gap(net, trial):
             slots,
             rate=factor * trial.update.rule.lr,
             step=step,
-            progress=progress_after(step),
+            position=position_of(step),
         )
         state = tape.buffers | parameters
     after = take_snapshot(net)

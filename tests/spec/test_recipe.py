@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import tomllib
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from parity.errors import RecipeError
 from parity.spec.conventions import KERAS, TORCH
-from parity.spec.optimizers import Adam, Group, LookaheadEma, NormClipping, Sgd, Update
+from parity.spec.optimizers import Adam, LookaheadEma, NormClipping, Sgd, Update
 from parity.spec.recipe import (
     DATA_KEYS,
     RECIPE_FOLDER,
@@ -20,7 +21,7 @@ from parity.spec.recipe import (
     resolve_recipe,
 )
 from parity.spec.tables import describe_wrong_type
-from parity.testing.updates import UPDATES
+from parity.testing.updates import UNDECAYED_VECTORS, UPDATES
 
 BEST_SGD = (RECIPE_FOLDER / "best_sgd.toml").read_text(encoding="utf-8")
 ON_DIGITS = load_recipe("best_sgd", data="digits")
@@ -54,7 +55,15 @@ OTHER_VALUES = {
     "optimizer.velocity_holds_lr": True,
     "optimizer.dampening": 0.1,
     "optimizer.l2_in_loss": True,
-    "groups": [{"members": "norm", "lr_factor": 2.0, "decay_factor": 0.0}],
+    "groups": [
+        {
+            "members": "norm",
+            "lr_factor": 2.0,
+            "decay_factor": 0.0,
+            "trained_epochs": math.inf,
+            "schedule": "shared",
+        }
+    ],
     "schedule.kind": "linear",
     "schedule.unit": "step",
     "schedule.warmup": "overlay",
@@ -66,6 +75,9 @@ OTHER_VALUES = {
     "evaluation.every_epochs": 2,
     "evaluation.batch_size": 250,
 }
+UNDECAYED = (
+    "{members='vectors', lr_factor=1.0, decay_factor=0.0, trained_epochs=inf, schedule='shared'}"
+)
 KINDS = {
     "loss.kind",
     "optimizer.kind",
@@ -208,14 +220,14 @@ def test_override_may_replace_a_table_by_one_of_another_kind():
         overrides=[
             "clipping={kind='global_norm', limit=1.0, epsilon=1e-6}",
             "averaging={kind='lookahead_ema', every=5, decay=0.9, power=3.0}",
-            "groups=[{members='vectors', lr_factor=1.0, decay_factor=0.0}]",
+            f"groups=[{UNDECAYED}]",
             "averaging.every=4",
         ],
     )
 
     assert recipe.update == Update(
         rule=recipe.optimizer,
-        groups=(Group(members="vectors", lr_factor=1.0, decay_factor=0.0),),
+        groups=(UNDECAYED_VECTORS,),
         clipping=NormClipping(kind="global_norm", limit=1.0, epsilon=1e-6),
         averaging=LookaheadEma(every=4, decay=0.9, power=3.0),
     )
@@ -256,9 +268,9 @@ def test_recipe_with_any_update_is_rebuilt_from_its_table(name):
         ),
         ("optimizer.beta3=0.9", r"'optimizer.beta3' not found\. (Nearest|Known): "),
         ("groups=norm", r"groups must be a list of tables, \[\] for none; got 'norm'"),
-        ("groups=[{members='norms'}]", r"2 keys missing \(groups\[0\]\.lr_factor, "),
+        ("groups=[{members='norms'}]", r"4 keys missing \(groups\[0\]\.lr_factor, "),
         (
-            "groups=[{members='norms', lr_factor=1.0, decay_factor=0.0}]",
+            f"groups=[{UNDECAYED.replace('vectors', 'norms')}]",
             r"groups\[0\]\.members must be one of 'vectors', .*; got 'norms'",
         ),
         ("optimizer.lr.base=1.0", "'optimizer.lr.base' not found"),
