@@ -233,6 +233,47 @@ def test_override_may_replace_a_table_by_one_of_another_kind():
     )
 
 
+KILOSTEP = (
+    "optimizer={kind='sgd_kilostep', lr_per_kilostep=11.5, decay_per_kilostep=0.0153, "
+    "momentum=0.85, nesterov=true, velocity_holds_lr=false, l2_in_loss=false}"
+)
+
+
+def test_rule_of_a_kilostep_recipe_follows_the_batch_size():
+    whole, half = (
+        load_recipe("best_sgd", data="digits", overrides=[KILOSTEP, f"batch_size={size}"])
+        for size in (1024, 512)
+    )
+
+    assert whole.update.rule.lr == half.update.rule.lr == pytest.approx(11.5 * 0.15 / (1024 * 1.15))
+    assert whole.update.rule.l2 == 2.0 * half.update.rule.l2 == pytest.approx(0.0153 * 1024 / 11.5)
+
+
+def test_kilostep_recipe_is_stored_as_it_was_stated():
+    recipe = load_recipe("best_sgd", data="digits", overrides=[KILOSTEP])
+    stored = json.loads(json.dumps(recipe.to_table()))
+
+    assert stored["optimizer"]["lr_per_kilostep"] == 11.5
+    assert "lr" not in stored["optimizer"]
+    assert build_recipe(stored, where="run.json") == recipe
+
+
+def test_override_of_a_kilostep_recipe_names_its_own_keys():
+    changed = apply_overrides(ON_DIGITS, [KILOSTEP, "optimizer.lr_per_kilostep=9.0"])
+
+    assert changed.optimizer.lr_per_kilostep == 9.0
+    with pytest.raises(RecipeError, match=r"'optimizer\.lr' not found.*lr is a key of sgd, lars"):
+        apply_overrides(changed, ["optimizer.lr=0.1"])
+
+
+@pytest.mark.parametrize("preset", ["torch", "keras"])
+def test_preset_sets_the_forms_of_a_kilostep_recipe(preset):
+    recipe = apply_overrides(ON_DIGITS, [KILOSTEP, f"preset={preset}"])
+
+    assert recipe.update.rule.velocity_holds_lr == (preset == "keras")
+    assert recipe.update.rule.l2_in_loss == (preset == "keras")
+
+
 @pytest.mark.parametrize("name", UPDATES)
 def test_recipe_with_any_update_is_rebuilt_from_its_table(name):
     update = UPDATES[name]
