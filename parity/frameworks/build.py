@@ -109,6 +109,7 @@ def _build_torch(
         models_torch.build_model(spec),
         loss=models_torch.build_loss(loss),
         optimizer=lambda model: models_torch.build_optimizer(update, model=model),
+        set_rates=models_torch.set_rates,
         slots=update.initial_slots,
         penalty=lambda model: models_torch.build_penalty(update, model=model),
         average=lambda model: (
@@ -145,6 +146,7 @@ def _build_keras(
             lambda: models_keras.build_model(spec),
             loss=lambda: models_keras.build_loss(loss),
             optimizer=lambda model: models_keras.build_optimizer(update, model=model),
+            set_rates=models_keras.set_rates,
             penalty=lambda model: models_keras.build_penalty(update, model=model),
             average=lambda model: (
                 None

@@ -22,12 +22,14 @@ from parity.frameworks.net import (
     Batch,
     Masks,
     OptimizerState,
+    SetRates,
     State,
     StepRecord,
 )
 from parity.frameworks.states import describe_state_problems, require_masks
 from parity.spec.optimizers import AVERAGE
 from parity.spec.paths import keras_name, layer_path
+from parity.spec.position import START, Position
 
 _ENGINES = {"tensorflow": "TensorflowEngine", "jax": "JaxEngine", "torch": "TorchEngine"}
 
@@ -49,6 +51,7 @@ class KerasNet:
         *,
         loss: Callable[[], Any],
         optimizer: Callable[[keras.Model], keras.Optimizer],
+        set_rates: SetRates,
         penalty: Callable[[keras.Model], Callable[[Sequence[Any]], Any] | None] = _no_penalty,
         average: Callable[[keras.Model], Average | None] = _no_average,
         dtype: str = "float32",
@@ -59,6 +62,7 @@ class KerasNet:
             model: Builds the model.
             loss: Builds `loss(targets, logits)`.
             optimizer: Builds the optimizer of a model, whose `slots` are the arrays it keeps.
+            set_rates: Sets its learning rates for a step.
             penalty: Builds what is added to the loss, a function of the trained variables.
             average: Builds the average that is kept of a model's weights.
             dtype: `float32` or `float64`.
@@ -66,6 +70,7 @@ class KerasNet:
         self.dtype = dtype
         self.label = f"keras-{keras.backend.backend()}"
         self._builders = (model, loss, optimizer, penalty, average)
+        self._set_rates = set_rates
         with runtime.precision(dtype):
             check_precision(dtype)
             self._model = model()
@@ -101,12 +106,17 @@ class KerasNet:
         return self._record(*outcome)
 
     def step(
-        self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
+        self,
+        batch: Batch,
+        *,
+        rate: float,
+        position: Position = START,
+        with_gradients: bool = False,
     ) -> StepRecord:
         """See `Net.step`."""
         masks = self._masks(batch.masks, training=True)
-        with runtime.precision(self.dtype), self._averaged(progress):
-            self._optimizer.learning_rate = rate
+        with runtime.precision(self.dtype), self._averaged(position):
+            self._set_rates(self._optimizer, rate=rate, epoch=position.epoch)
             outcome = self._engine.step(
                 self._cast(batch.images),
                 self._cast(batch.targets),
@@ -116,7 +126,7 @@ class KerasNet:
         return self._record(*outcome)
 
     def apply_gradients(
-        self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
+        self, gradients: Mapping[str, Array], *, rate: float, position: Position = START
     ) -> None:
         """See `Net.apply_gradients`."""
         arrays = [
@@ -125,8 +135,8 @@ class KerasNet:
             )
             for name, layout in self._trainable()
         ]
-        with runtime.precision(self.dtype), self._averaged(progress):
-            self._optimizer.learning_rate = rate
+        with runtime.precision(self.dtype), self._averaged(position):
+            self._set_rates(self._optimizer, rate=rate, epoch=position.epoch)
             self._engine.apply_gradients(arrays)
 
     def state(self) -> State:
@@ -203,7 +213,13 @@ class KerasNet:
         """See `Net.astype`."""
         model, loss, optimizer, penalty, average = self._builders
         net = KerasNet(
-            model, loss=loss, optimizer=optimizer, penalty=penalty, average=average, dtype=dtype
+            model,
+            loss=loss,
+            optimizer=optimizer,
+            set_rates=self._set_rates,
+            penalty=penalty,
+            average=average,
+            dtype=dtype,
         )
         net.load_state(self.state())
         net.load_optimizer_state(self.optimizer_state())
@@ -244,13 +260,13 @@ class KerasNet:
         return int(_to_numpy(self._optimizer.iterations))
 
     @contextmanager
-    def _averaged(self, progress: float) -> Iterator[None]:
+    def _averaged(self, position: Position) -> Iterator[None]:
         """Keep the averages of an update that is made inside."""
         if self._average is not None and self._steps() == 0:
             self._average.start()
         yield
         if self._average is not None:
-            self._average.update(count=self._steps(), progress=progress)
+            self._average.update(count=self._steps(), progress=position.progress)
 
     def _record(self, loss: Array, logits: Array, gradients: list[Array]) -> StepRecord:
         named = {

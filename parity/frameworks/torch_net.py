@@ -17,12 +17,14 @@ from parity.frameworks.net import (
     Batch,
     Masks,
     OptimizerState,
+    SetRates,
     SlotsOf,
     State,
     StepRecord,
 )
 from parity.frameworks.states import describe_state_problems, require_masks
 from parity.spec.optimizers import AVERAGE
+from parity.spec.position import START, Position
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _FORMATS = {"channels_last": torch.channels_last, "channels_first": torch.contiguous_format}
@@ -48,6 +50,7 @@ class TorchNet:
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        set_rates: SetRates,
         slots: SlotsOf,
         penalty: Callable[[nn.Module], Callable[[Sequence[Tensor]], Tensor] | None] = _no_penalty,
         average: Callable[[nn.Module], Average | None] = _no_average,
@@ -62,6 +65,7 @@ class TorchNet:
             module: The model.
             loss: `loss(logits, targets)`.
             optimizer: Builds the optimizer of a module.
+            set_rates: Sets its learning rates for a step.
             slots: The arrays that it keeps of a parameter.
             penalty: Builds what is added to the loss, a function of the trained parameters.
             average: Builds the average that is kept of a module's weights.
@@ -74,6 +78,7 @@ class TorchNet:
         self._module = module.to(device=device, dtype=_DTYPES[dtype]).to(memory_format=self._format)
         self._loss = loss
         self._builders = optimizer, penalty, average
+        self._set_rates = set_rates
         self._optimizer = optimizer(self._module)
         self._penalty = penalty(self._module)
         self._average = average(self._module)
@@ -96,25 +101,30 @@ class TorchNet:
         return StepRecord(loss=loss.item(), logits=_to_numpy(logits), gradients=self._gradients())
 
     def step(
-        self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
+        self,
+        batch: Batch,
+        *,
+        rate: float,
+        position: Position = START,
+        with_gradients: bool = False,
     ) -> StepRecord:
         """See `Net.step`."""
         self._start_average()  # the forward pass moves buffers, which may be averaged
         loss, logits = self._backward(batch)
         gradients = self._gradients() if with_gradients else {}
-        self._update(rate, progress)
+        self._update(rate, position)
         return StepRecord(
             loss=loss.item(), logits=logits.detach().cpu().numpy(), gradients=gradients
         )
 
     def apply_gradients(
-        self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
+        self, gradients: Mapping[str, Array], *, rate: float, position: Position = START
     ) -> None:
         """See `Net.apply_gradients`."""
         self._start_average()
         for name, parameter in self._parameters():
             parameter.grad = self._tensor(gradients[name]).to(memory_format=_format_of(parameter))
-        self._update(rate, progress)
+        self._update(rate, position)
 
     def state(self) -> State:
         """See `Net.state`."""
@@ -191,6 +201,7 @@ class TorchNet:
             copy.deepcopy(self._module),
             loss=self._loss,
             optimizer=optimizer,
+            set_rates=self._set_rates,
             slots=self._slots,
             penalty=penalty,
             average=average,
@@ -244,13 +255,12 @@ class TorchNet:
             for layer in layers.values():
                 layer.kept = None
 
-    def _update(self, rate: float, progress: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group.get("lr_factor", 1.0)
+    def _update(self, rate: float, position: Position) -> None:
+        self._set_rates(self._optimizer, rate=rate, epoch=position.epoch)
         self._optimizer.step()
         self._steps += 1
         if self._average is not None:
-            self._average.update(count=self._steps, progress=progress)
+            self._average.update(count=self._steps, progress=position.progress)
 
     def _start_average(self) -> None:
         """Take the present weights as the average, before the first update."""

@@ -109,7 +109,7 @@ def _describe_without_a_run(
     injection: Injection, recipe: ResolvedRecipe, spec: ModelSpec
 ) -> Outcome | None:
     """Return what is known before anything is run; None if the nets must be compared."""
-    unbounded = describe_unbounded(recipe.optimizer)
+    unbounded = describe_unbounded(recipe.update.rule)
     if unbounded:
         return Outcome(verdict="not compared", reason=unbounded)
     no_op = describe_no_op(injection, recipe, spec)

@@ -51,6 +51,7 @@ from parity.lockstep.loop import (
     total_steps,
     training_steps,
 )
+from parity.spec.optimizers import OptimizerForm, SgdKilostep
 from parity.spec.recipe import ResolvedRecipe, build_recipe
 
 WEIGHTS_FILES = {"torch": "weights.pt", "keras": "model.weights.h5"}
@@ -256,7 +257,7 @@ class TrainingRun:
             self._write_record("interrupted", None)
             message = (
                 f"{self.folder}: the training loss is not finite after epoch {epoch}: the training "
-                f"has diverged. Try a smaller optimizer.lr than {self.recipe.optimizer.lr}."
+                f"has diverged. Try a smaller {_describe_rate(self.recipe.optimizer)}."
             )
             raise RunError(message)
         self._seconds += self._epoch.seconds
@@ -320,6 +321,12 @@ class TrainingRun:
             "result": result,
         }
         write_json(self.folder / RUN_FILE, record)
+
+
+def _describe_rate(form: OptimizerForm) -> str:
+    if isinstance(form, SgdKilostep):
+        return f"optimizer.lr_per_kilostep than {form.lr_per_kilostep}"
+    return f"optimizer.lr than {form.lr}"
 
 
 @contextlib.contextmanager
