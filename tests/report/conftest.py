@@ -54,6 +54,7 @@ def run_table(*, framework="torch", seed=0, accuracy=0.975, digest="ab" * 32, **
             "framework": framework,
             "keras_backend": "tensorflow" if framework == "keras" else None,
             "dtype": "float32",
+            "compiled": False,
             "threads": 2,
             "memory_format": "channels_last",
             "device": "cpu",

@@ -90,7 +90,7 @@ def test_damaged_run_file_is_refused(write_run, content):
         ({"parameters": "many", "stream_digest": 5}, r"stream_digest must .*parameters must be"),
         ({"parameters": True}, r"parameters must be an integer; got True\."),
         ({"result": {"seconds": 1.0}}, r"3 keys missing \(result\.test_accuracy, "),
-        ({"identity": {"seed": 0}}, r"9 keys missing \(identity\.recipe, "),
+        ({"identity": {"seed": 0}}, r"10 keys missing \(identity\.recipe, "),
     ],
     ids=["format", "status", "no-result", "two-types", "bool", "result-keys", "identity-keys"],
 )
