@@ -8,7 +8,7 @@ from parity.errors import ParityError
 from parity.frameworks.build import build_twin
 from parity.lockstep.pair import LockstepSettings
 from parity.spec.conventions import TORCH
-from parity.spec.models import resnet_spec
+from parity.spec.models import ResNetSpec
 from parity.testing.assertions import assert_identical, relative_gap
 
 FRAMEWORKS = ["torch", "keras"]
@@ -17,14 +17,16 @@ FRAMEWORKS = ["torch", "keras"]
 UNITS = {"mixed_bfloat16": 2.0**-8, "mixed_float16": 2.0**-11}
 
 
-def tiny_spec():
-    return resnet_spec(
-        "resnet8:width=16",
-        conventions=TORCH.conventions,
-        in_channels=1,
-        input_size=(8, 8),
-        classes=3,
-    )
+TWIN = ResNetSpec(
+    conventions=TORCH.conventions,
+    block="basic",
+    blocks=(1,),
+    stem="cifar",
+    width=16,
+    in_channels=1,
+    input_size=(8, 8),
+    classes=3,
+)
 
 
 @pytest.mark.backend
@@ -68,7 +70,7 @@ def test_everything_a_mixed_net_hands_out_is_float32(small_net, small_batch, fra
 
 @pytest.mark.backend
 def test_layers_of_a_keras_twin_have_the_policy():
-    model = build_twin("keras", tiny_spec(), dtype="mixed_bfloat16").model
+    model = build_twin("keras", TWIN, dtype="mixed_bfloat16").model
 
     assert {layer.compute_dtype for layer in model.layers} == {"bfloat16"}
     assert {layer.variable_dtype for layer in model.layers} == {"float32"}
@@ -78,7 +80,7 @@ def test_layers_of_a_keras_twin_have_the_policy():
 def test_every_layer_of_a_torch_twin_but_none_of_its_arrays_is_in_16_bits(dtype):
     import torch
 
-    net = build_twin("torch", tiny_spec(), dtype=dtype)
+    net = build_twin("torch", TWIN, dtype=dtype)
     seen = {}
 
     def record(module, inputs, outputs):
@@ -94,7 +96,6 @@ def test_every_layer_of_a_torch_twin_but_none_of_its_arrays_is_in_16_bits(dtype)
     assert set().union(*seen.values()) == {torch.float32}
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_mixed_net_widens_to_the_same_weights(small_net, small_batch, framework):
     net = small_net(framework, dtype="mixed_bfloat16")
