@@ -156,19 +156,25 @@ def default_folder(recipe: ResolvedRecipe, settings: RunSettings) -> Path:
     return options.unused_folder(Path("runs") / name)
 
 
+def describe_start(run: TrainingRun) -> list[str]:
+    """Return the lines that say what is about to be trained."""
+    settings, recipe = run.settings, run.recipe
+    how = f"{settings.dtype}, compiled" if settings.compiled else settings.dtype
+    task = f"{recipe.name} on {recipe.data}: {recipe.model}, {recipe.epochs} epochs"
+    lines = [f"{task}, {run.net.label} {how}, seed {settings.seed} -> {run.folder}"]
+    if run.step:
+        lines.append(f"going on after step {run.step} of {run.steps}")
+    if settings.compiled and settings.keras_backend == "jax":
+        lines.append("(Keras on jax is compiled in any case: --compile changes nothing)")
+    if recipe.data != PUBLISHED_DATA:
+        lines.append(f"(the published setting of {recipe.name} is --data {PUBLISHED_DATA})")
+    return lines
+
+
 def carry_out(run: TrainingRun) -> dict[str, Any]:
     """Train to the end with a progress bar, then say what came of it."""
-    settings, recipe = run.settings, run.recipe
-    typer.echo(
-        f"{recipe.name} on {recipe.data}: {recipe.model}, {recipe.epochs} epochs, "
-        f"{run.net.label} {settings.dtype}, seed {settings.seed} -> {run.folder}"
-    )
-    if run.step:
-        typer.echo(f"going on after step {run.step} of {run.steps}")
-    if settings.compiled and settings.keras_backend == "jax":
-        typer.echo("(Keras on jax is compiled in any case: --compile changes nothing)")
-    if recipe.data != PUBLISHED_DATA:
-        typer.echo(f"(the published setting of {recipe.name} is --data {PUBLISHED_DATA})")
+    settings = run.settings
+    typer.echo("\n".join(describe_start(run)))
     try:
         with training_bar(run.net.label) as show:
             result = run.train(on_progress=show)

@@ -12,7 +12,7 @@ from safetensors.numpy import save
 from benchmarks.kill_and_resume import repeat_killed, run_whole
 from parity import runtime
 from parity.cli.options import open_stream, resolve
-from parity.cli.train import make_settings
+from parity.cli.train import describe_start, make_settings
 from parity.errors import RunError
 from parity.lockstep import loop, training
 from parity.lockstep.checkpoints import read_checkpoint
@@ -82,6 +82,17 @@ def test_a_run_in_mixed_precision_resumes_to_the_same_bits(tmp_path, dtype):
 
     assert resumed.net.dtype == dtype
     assert state_digest(resumed.net.state()) == state_digest(whole.net.state())
+
+
+def test_a_compiled_run_says_so_and_that_jax_needs_no_option(tmp_path):
+    run, _ = tiny_run(tmp_path / "run", compiled=True)
+    said = describe_start(run)
+    run.settings = dataclasses.replace(run.settings, keras_backend="jax")
+
+    added = [line for line in describe_start(run) if line not in said]
+
+    assert "torch float32, compiled, seed 1" in said[0]
+    assert added == ["(Keras on jax is compiled in any case: --compile changes nothing)"]
 
 
 def test_a_compiled_run_is_compiled_again_when_it_is_resumed(tmp_path):
