@@ -105,7 +105,7 @@ class Net(Protocol):
 
     @property
     def dtype(self) -> str:
-        """`float32` or `float64`."""
+        """One of `runtime.TRAINING_DTYPES`; arrays of a mixed one are float32."""
 
     def forward(self, images: Array, *, training: bool, masks: Masks | None = None) -> Array:
         """Return logits `(n, classes)`.

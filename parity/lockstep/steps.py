@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from parity.lockstep.findings import Findings
 from parity.lockstep.loop import StepEvent
 from parity.lockstep.pair import Pair
 from parity.reference.optimizers import update_parameters
-from parity.spec.layers import Conv2d
+from parity.spec.layers import BatchNorm2d, Conv2d
 from parity.spec.model_spec import ModelSpec
 from parity.spec.optimizers import AVERAGE, Ema, Muon, NoAveraging, Update, average_move
 from parity.spec.position import Position
@@ -43,12 +44,12 @@ def take_snapshot(net: Net) -> Snapshot:
 def zero_gradient_parameters(spec: ModelSpec) -> tuple[str, ...]:
     """Return the parameters whose gradient is zero in theory.
 
-    Batch norm takes off again what a convolution's bias adds.
+    Batch norm takes off again what the bias of the convolution before it adds.
     """
     return tuple(
         f"{layer.path}.bias"
-        for layer in spec.layers()
-        if isinstance(layer, Conv2d) and layer.use_bias
+        for layer, following in pairwise(spec.layers())
+        if isinstance(layer, Conv2d) and layer.use_bias and isinstance(following, BatchNorm2d)
     )
 
 

@@ -67,7 +67,8 @@ class RunSettings:
     Attributes:
         seed: Of initial weights, order and augmentation.
         framework: `torch` or `keras`.
-        dtype: `float32` or `float64`.
+        dtype: One of `runtime.TRAINING_DTYPES`.
+        compiled: Whether the net's passes are compiled.
         device: As the framework names it.
         keras_backend: Backend of a Keras run; None for torch.
         memory_format: Layout of a torch run's activations; None for Keras.
@@ -76,6 +77,7 @@ class RunSettings:
     seed: int
     framework: str
     dtype: str
+    compiled: bool
     device: str
     keras_backend: str | None
     memory_format: str | None
@@ -158,6 +160,7 @@ class TrainingRun:
             memory_format=settings.memory_format,
             device=settings.device,
             keras_backend=settings.keras_backend,
+            compiled=settings.compiled,
         )
         self._unlock = weakref.finalize(self, os.close, lock_folder(folder))
         self._step, self._digest, self._seconds = 0, START_DIGEST, 0.0

@@ -87,7 +87,10 @@ TABLE = (
         module=(*CORE, "parity.runtime", "conversion.layouts"),
         deferred=(*FRAMEWORKS, "models_torch", "models_keras"),
     ),
-    Row(owner="parity.frameworks.torch_net", module=(*SPEC, "parity.frameworks", "torch")),
+    Row(
+        owner="parity.frameworks.torch_net",
+        module=(*SPEC, "parity.runtime", "parity.frameworks", "torch"),
+    ),
     Row(
         owner="parity.frameworks.keras_net",
         module=(*SPEC, "parity.runtime", "parity.frameworks", "conversion.layouts", "keras"),
