@@ -27,7 +27,7 @@ from parity.lockstep.loop import load_initial_state
 from parity.rng import stream as keyed
 from parity.spec.conventions import TORCH
 from parity.spec.losses import CrossEntropy, build_targets
-from parity.spec.models import ResNetSpec, resnet_spec
+from parity.spec.resnet import ResNetSpec, resnet_spec
 
 RATE = 0.1
 LOSS = CrossEntropy(label_smoothing=0.0, reduction="mean")

@@ -47,9 +47,9 @@ class Injection:
 def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ModelSpec) -> Injection:
     """Return the injection that `FIELD=VALUE` asks for.
 
-    `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`), a field of
-    `clipping` or `averaging` (`averaging.decay`), or a convention of one layer
-    (`stages.1.blocks.0.bn1.bn_epsilon`).
+    `FIELD` is a convention (`bn_epsilon`), a field of the optimizer as the recipe states it (`l2`,
+    `optimizer.lr`, `lr_per_kilostep`), a field of `clipping` or `averaging` (`averaging.decay`), or
+    a convention of one layer (`stages.1.blocks.0.bn1.bn_epsilon`).
 
     Raises:
         RecipeError: If the field is unknown or the value has the wrong type.

@@ -21,7 +21,7 @@ from parity.masks import draw_masks
 from parity.rng import stream
 from parity.spec.conventions import TORCH
 from parity.spec.losses import CrossEntropy, build_targets
-from parity.spec.models import ResNetSpec
+from parity.spec.resnet import ResNetSpec
 from parity.spec.optimizers import Update
 from parity.testing import specs
 from parity.testing.assertions import assert_identical, relative_gap

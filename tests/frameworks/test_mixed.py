@@ -8,7 +8,7 @@ from parity.errors import ParityError
 from parity.frameworks.build import build_twin
 from parity.lockstep.pair import LockstepSettings
 from parity.spec.conventions import TORCH
-from parity.spec.models import ResNetSpec
+from parity.spec.resnet import ResNetSpec
 from parity.testing.assertions import assert_identical, relative_gap
 
 FRAMEWORKS = ["torch", "keras"]

@@ -109,11 +109,11 @@ def test_a_compiled_run_is_compiled_again_when_it_is_resumed(tmp_path):
 DROPPING = "resnet8:width=2,stochastic_depth=0.5,dropout=0.5"
 
 
-def broken_and_whole(folder, framework):
+def broken_and_whole(folder, framework, **options):
     """Return the weights of a run stopped within an epoch and gone on with, and of a whole one."""
-    whole, stream = tiny_run(folder / "whole", framework=framework, model=DROPPING)
+    whole, stream = tiny_run(folder / "whole", framework=framework, **options)
     whole.train()
-    broken, _ = tiny_run(folder / "broken", framework=framework, model=DROPPING)
+    broken, _ = tiny_run(folder / "broken", framework=framework, **options)
     with pytest.raises(StopAt.KilledError):
         broken.train(on_progress=StopAt(stream.steps_per_epoch + 2))
     assert read_checkpoint(folder / "broken").step == stream.steps_per_epoch + 1
@@ -128,7 +128,24 @@ def test_a_run_that_drops_resumes_within_an_epoch_to_the_same_bits(
 ):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
 
-    resumed, whole = broken_and_whole(tmp_path, framework)
+    resumed, whole = broken_and_whole(tmp_path, framework, model=DROPPING)
+
+    assert resumed == whole
+
+
+ENDING = (
+    "groups=[{members='bias', lr_factor=1.0, decay_factor=1.0, trained_epochs=1.5, "
+    "schedule='linear_to_end'}]"
+)
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_a_run_whose_group_ends_resumes_within_an_epoch_to_the_same_bits(
+    tmp_path, monkeypatch, framework
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    resumed, whole = broken_and_whole(tmp_path, framework, overrides=[ENDING])
 
     assert resumed == whole
 
@@ -195,7 +212,7 @@ def test_masks_drawn_by_turn_would_not_resume_to_the_same_bits(tmp_path, monkeyp
 
     monkeypatch.setattr(loop, "draw_masks", drawn_by_turn)
 
-    resumed, whole = broken_and_whole(tmp_path, "torch")
+    resumed, whole = broken_and_whole(tmp_path, "torch", model=DROPPING)
 
     assert resumed != whole
 

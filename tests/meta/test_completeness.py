@@ -22,11 +22,16 @@ from parity.reference.optimizers import STEPS
 from parity.spec import layers as spec_layers
 from parity.spec.conventions import TORCH, Conventions
 from parity.spec.losses import LOSSES, LossSpec
-from parity.spec.optimizers import OPTIMIZERS, OptimizerSpec
+from parity.spec.optimizers import OPTIMIZER_FORMS, OPTIMIZERS, OptimizerSpec
 from parity.spec.recipe import RECIPE_FOLDER, load_recipe, read_toml, recipe_names
 from parity.spec.resnet import resnet_spec
 from parity.testing import cases
-from parity.testing.faults import CONVENTION_FAULTS, LOSS_FAULTS, OPTIMIZER_FAULTS
+from parity.testing.faults import (
+    CONVENTION_FAULTS,
+    KILOSTEP_FAULTS,
+    LOSS_FAULTS,
+    OPTIMIZER_FAULTS,
+)
 from parity.testing.updates import UPDATES
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +143,11 @@ def test_layer_kind_is_in_every_place(layer):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_optimizer_is_in_every_place(kind):
     assert forgotten(OPTIMIZERS[kind], OPTIMIZER_PLACES) == []
+
+
+@pytest.mark.parametrize("kind", sorted(set(OPTIMIZER_FORMS) - set(OPTIMIZERS)))
+def test_form_of_an_optimizer_has_a_fault_for_every_field(kind):
+    assert unfaulted(OPTIMIZER_FORMS[kind], OPTIMIZER_FAULTS | KILOSTEP_FAULTS) == set()
 
 
 @pytest.mark.parametrize("kind", LOSSES)

@@ -49,8 +49,6 @@ ON_EVERY_BACKEND = {
     "clip-global-norm",
     "groups-fast-norm-biases",
     "groups-that-end-clipped",
-    "airbench95",
-    "airbench94-muon",
     "ema-keras",
     "lookahead",
     "lookahead-ema",
