@@ -27,15 +27,16 @@ from parity.lockstep.loop import load_initial_state
 from parity.rng import stream as keyed
 from parity.spec.conventions import TORCH
 from parity.spec.losses import CrossEntropy, build_targets
-from parity.spec.resnet import ResNetSpec, resnet_spec
+from parity.spec.model_spec import ModelSpec
+from parity.spec.models import named_spec
 
 RATE = 0.1
 LOSS = CrossEntropy(label_smoothing=0.0, reduction="mean")
 
 
-def make_spec(model: str, *, pixels: int) -> ResNetSpec:
+def make_spec(model: str, *, pixels: int) -> ModelSpec:
     """Return the spec of a model for colour images of ten classes."""
-    return resnet_spec(
+    return named_spec(
         model,
         conventions=TORCH.conventions,
         in_channels=3,
@@ -44,7 +45,7 @@ def make_spec(model: str, *, pixels: int) -> ResNetSpec:
     )
 
 
-def make_batch(spec: ResNetSpec, *, size: int) -> Batch:
+def make_batch(spec: ModelSpec, *, size: int) -> Batch:
     """Return random images: time does not depend on what they show."""
     generator = keyed(0, "benchmark images")
     labels = generator.integers(0, spec.classes, size)
@@ -56,7 +57,7 @@ def make_batch(spec: ResNetSpec, *, size: int) -> Batch:
     )
 
 
-def make_net(framework: str, spec: ResNetSpec, *, compiled: bool) -> Net:
+def make_net(framework: str, spec: ModelSpec, *, compiled: bool) -> Net:
     """Return a net with the weights that every twin starts from."""
     net = build_twin(framework, spec, loss=LOSS, compiled=compiled)
     load_initial_state(net, spec, seed=0)
@@ -74,7 +75,7 @@ def repeated(net: Net, batch: Batch, *, steps: int) -> Callable[[], None]:
 
 
 def measure(
-    framework: str, spec: ResNetSpec, *, batch_size: int, steps: int, pairs: int
+    framework: str, spec: ModelSpec, *, batch_size: int, steps: int, pairs: int
 ) -> dict[str, Any]:
     """Time both nets in interleaved pairs and return ratio and interval."""
     batch = make_batch(spec, size=batch_size)

@@ -38,6 +38,7 @@ def torch_net(**settings):
         module,
         loss=models_torch.build_loss(LOSS),
         optimizer=lambda model: models_torch.build_optimizer(UPDATE, model=model),
+        set_rates=models_torch.set_rates,
         slots=UPDATE.initial_slots,
         **settings,
     )
@@ -61,6 +62,7 @@ def keras_net(**settings):
         model,
         loss=lambda: models_keras.build_loss(LOSS),
         optimizer=lambda model: models_keras.build_optimizer(UPDATE, model=model),
+        set_rates=models_keras.set_rates,
         **settings,
     )
 

@@ -21,8 +21,8 @@ from parity.masks import draw_masks
 from parity.rng import stream
 from parity.spec.conventions import TORCH
 from parity.spec.losses import CrossEntropy, build_targets
-from parity.spec.resnet import ResNetSpec
 from parity.spec.optimizers import Update
+from parity.spec.resnet import ResNetSpec
 from parity.testing import specs
 from parity.testing.assertions import assert_identical, relative_gap
 

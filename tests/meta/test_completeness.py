@@ -22,6 +22,7 @@ from parity.reference.optimizers import STEPS
 from parity.spec import layers as spec_layers
 from parity.spec.conventions import TORCH, Conventions
 from parity.spec.losses import LOSSES, LossSpec
+from parity.spec.models import named_spec
 from parity.spec.optimizers import OPTIMIZER_FORMS, OPTIMIZERS, OptimizerSpec
 from parity.spec.recipe import RECIPE_FOLDER, load_recipe, read_toml, recipe_names
 from parity.spec.resnet import resnet_spec
@@ -208,7 +209,7 @@ def test_recipe_resolves_for_a_data_set(name, data):
     recipe = load_recipe(name, data=data)
     side = recipe.resolution or 32
 
-    spec = resnet_spec(
+    spec = named_spec(
         recipe.model,
         conventions=recipe.conventions,
         in_channels=1,
