@@ -23,7 +23,7 @@ from benchmarks.train_step import bootstrap, seconds_of
 from parity import runtime
 from parity.frameworks.build import build_twin
 from parity.frameworks.net import Batch, Net
-from parity.lockstep.loop import load_initial_state
+from parity.initialize import initial_state
 from parity.rng import stream as keyed
 from parity.spec.conventions import TORCH
 from parity.spec.losses import CrossEntropy, build_targets
@@ -60,7 +60,8 @@ def make_batch(spec: ModelSpec, *, size: int) -> Batch:
 def make_net(framework: str, spec: ModelSpec, *, compiled: bool) -> Net:
     """Return a net with the weights that every twin starts from."""
     net = build_twin(framework, spec, loss=LOSS, compiled=compiled)
-    load_initial_state(net, spec, seed=0)
+    images = keyed(0, "benchmark start").standard_normal((64, *spec.input_size, spec.in_channels))
+    net.load_state(initial_state(spec, seed=0, images=images))
     return net
 
 

@@ -47,14 +47,20 @@ def canonical_name(name: str) -> str:
     return f"{CHILDREN[child]}.{rest.replace('norm', 'bn')}"
 
 
-def build(airbench: Any, network: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:  # noqa: ANN401
-    """Return a network of the package in float32, holding formula arrays, and its trained ones."""
+def build_network(airbench: Any, network: str) -> nn.Module:  # noqa: ANN401  # a module
+    """Return a network of the package in float32 on the CPU."""
     moves = nn.Module.half, nn.Module.cuda
     nn.Module.half = nn.Module.cuda = lambda self: self  # type: ignore[method-assign,assignment]
     try:
-        net = getattr(airbench, f"make_net{network}")()
+        net: nn.Module = getattr(airbench, f"make_net{network}")()
     finally:
         nn.Module.half, nn.Module.cuda = moves  # type: ignore[method-assign]
+    return net
+
+
+def build(airbench: Any, network: str) -> tuple[nn.Module, dict[str, torch.Tensor]]:  # noqa: ANN401
+    """Return a network of the package, holding formula arrays, and its trained arrays."""
+    net = build_network(airbench, network)
     scales = {
         name
         for name, parameter in net.named_parameters()

@@ -125,9 +125,14 @@ def seconds_of(run: Callable[[], object]) -> float:
 
 
 def compare(
-    name: str, ours: Callable[[], object], baseline: Callable[[], object], *, pairs: int
+    name: str,
+    ours: Callable[[], object],
+    baseline: Callable[[], object],
+    *,
+    pairs: int,
+    images: int = BATCH * STEPS,
 ) -> dict[str, Any]:
-    """Time both sides in interleaved pairs and return ratio and interval."""
+    """Time both sides, of so many images, in interleaved pairs; return ratio and interval."""
     for run in (ours, baseline):
         run()
     rows = []
@@ -137,7 +142,6 @@ def compare(
         rows.append({side: seconds_of(sides[side]) for side in order})
     ratios = [row[PLAIN] / row[OURS] for row in rows]
     low, high = bootstrap(ratios)
-    images = BATCH * STEPS
     return {
         "comparison": name,
         "ratio": statistics.median(ratios),

@@ -35,11 +35,11 @@ from parity.spec.paths import keras_name
 CONFIG = "config.json"
 WEIGHTS = "model.weights.h5"
 
-# Classes without arrays that a ResNet is made of.
+# Classes without arrays that the models of the spec are made of; `Gelu` and `Scale` are the twins'.
 WEIGHTLESS = frozenset(
     {
-        "Activation", "Add", "AveragePooling2D", "Flatten", "GlobalAveragePooling2D",
-        "InputLayer", "MaxPooling2D", "ReLU", "ZeroPadding2D",
+        "Activation", "Add", "AveragePooling2D", "Flatten", "Gelu", "GlobalAveragePooling2D",
+        "InputLayer", "MaxPooling2D", "ReLU", "Rescaling", "Scale", "ZeroPadding2D",
     }
 )  # fmt: skip
 
