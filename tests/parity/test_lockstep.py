@@ -59,6 +59,74 @@ def test_right_twins_stay_within_the_bounds(recipe, overrides):
     assert record["verdict"] == "numerically equivalent", record["reason"]
 
 
+# The whitening bias ends within the steps compared, and Lookahead writes back twice.
+ENDING = (
+    'groups=[{members="norm_bias", lr_factor=64.0, decay_factor=0.015625, trained_epochs=inf, '
+    'schedule="shared"}, {members="bias", lr_factor=1.0, decay_factor=1.0, trained_epochs=0.5, '
+    'schedule="shared"}]'
+)
+AIRBENCH_OVERRIDES = ["epochs=1", "batch_size=128"]
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "steps"),
+    [
+        ("airbench94", [ENDING], 10),
+        ("airbench96", [], 2),
+        ("airbench96_paper", [], 2),
+        ("airbench94_muon", ["optimizer.orthogonalizes_in=own"], 2),
+    ],
+    ids=["94", "96", "96-paper", "94-muon"],
+)
+def test_right_airbench_twins_stay_within_the_bounds(recipe, overrides, steps):
+    record = lockstep(
+        recipe=recipe,
+        model=f"{recipe}:width=4",
+        overrides=[*AIRBENCH_OVERRIDES, *overrides],
+        steps=steps,
+    )
+
+    assert record["verdict"] == "numerically equivalent", record["reason"]
+
+
+# Injected value -> first quantity to depart.
+AIRBENCH_FAULTS = {
+    "decay_per_kilostep=0.01533": "slots",
+    "lr_per_kilostep=11.5000001": "parameters",
+    "averaging.decay=0.774": "parameters",
+    "blocks.1.bn1.bn_epsilon=1e-5": "forward",
+    "stats_decay=0.9": "running mean",
+}
+
+
+@pytest.mark.parametrize("inject", AIRBENCH_FAULTS)
+def test_wrong_airbench_twins_are_caught(inject):
+    record = lockstep(
+        recipe="airbench94",
+        model="airbench94:width=4",
+        overrides=AIRBENCH_OVERRIDES,
+        inject=inject,
+        steps=5,
+    )
+
+    assert record["verdict"] == "diverges"
+    assert record["first_divergence"]["quantity"] == AIRBENCH_FAULTS[inject]
+
+
+@pytest.mark.backend
+def test_either_framework_can_be_the_reference():
+    resolved = resolve(
+        "best_sgd", data="digits", model="resnet8:width=4", epochs=None, overrides=[]
+    )
+    stream = open_stream(resolved, seed=0, folder=None, download=False)
+    settings = LockstepSettings(steps=1, reference="keras", candidate="torch")
+
+    record = run_lockstep(resolved, settings, stream=stream)
+
+    assert record["verdict"] == "numerically equivalent", record["reason"]
+
+
 def test_every_other_step_is_compared_and_the_last():
     every, each = lockstep(steps=5, every=2), lockstep(steps=5)
 
