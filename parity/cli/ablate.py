@@ -84,13 +84,14 @@ def ablate(
     folder = out or _default_folder(ablation)
     _announce(ablation, folder)
     try:
-        record = run(
-            ablation,
-            folder=folder,
-            open_stream=open_stream,
-            watch=training_bar,
-            on_trained=lambda trained: typer.echo(_describe_trained(trained, key)),
-        )
+        with runtime.without_retracing_advice():
+            record = run(
+                ablation,
+                folder=folder,
+                open_stream=open_stream,
+                watch=training_bar,
+                on_trained=lambda trained: typer.echo(_describe_trained(trained, key)),
+            )
     except KeyboardInterrupt:
         typer.echo("go on with the same command", err=True)
         raise

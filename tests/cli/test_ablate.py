@@ -101,8 +101,7 @@ def test_a_table_shows_the_means_of_the_record(capsys):
     assert len(list(Path("out").glob("seed*/weights.pt"))) == 4
 
 
-@pytest.mark.backend
-def test_keras_is_ablated_on_its_backend(capsys, monkeypatch):
+def test_keras_is_ablated_on_its_backend(capsys):
     code = cli.run([*START, "--framework", "keras", *TINY, *VARY, "--epochs", "1", "--seeds", "1",
                     "--out", "out"])  # fmt: skip
 
