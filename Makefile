@@ -45,6 +45,8 @@ bench: setup  ## repeat the timings in benchmarks/, and the resumes after a kill
 	$(BIN)/python benchmarks/train_step.py --framework torch
 	$(BIN)/python benchmarks/train_step.py --framework keras
 	KERAS_BACKEND=jax $(BIN)/python benchmarks/train_step.py --framework keras
+	$(BIN)/python -m benchmarks.compiled_step --framework torch
+	$(BIN)/python -m benchmarks.compiled_step --framework keras
 	$(BIN)/python benchmarks/kill_and_resume.py
 
 clean:  ## remove the environment and every cache

@@ -6,7 +6,7 @@ Imports keras, `parity.spec` and `parity.errors`.
 from models_keras.airbench import airbench
 from models_keras.losses import build_loss
 from models_keras.models import build_model, inference_model
-from models_keras.optimizers import Average, build_optimizer, build_penalty
+from models_keras.optimizers import Average, build_optimizer, build_penalty, set_rates
 from models_keras.resnet import resnet
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "build_penalty",
     "inference_model",
     "resnet",
+    "set_rates",
 ]

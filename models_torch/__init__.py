@@ -6,7 +6,7 @@ Imports torch, `parity.spec` and `parity.errors`.
 from models_torch.airbench import airbench
 from models_torch.losses import build_loss
 from models_torch.models import build_model
-from models_torch.optimizers import Average, build_optimizer, build_penalty
+from models_torch.optimizers import Average, build_optimizer, build_penalty, set_rates
 from models_torch.resnet import resnet
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "build_optimizer",
     "build_penalty",
     "resnet",
+    "set_rates",
 ]

@@ -11,15 +11,18 @@ import logging
 import os
 import platform
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from parity.errors import MissingFrameworkError, ParityError, describe_nearest
 
-Dtype = Literal["float32", "float64"]
 DTYPES: tuple[str, ...] = ("float32", "float64")
+# Arrays are float32; convolutions and products of matrices compute in 16 bits.
+MIXED_DTYPES: tuple[str, ...] = ("mixed_bfloat16", "mixed_float16")
+TRAINING_DTYPES = (*DTYPES, *MIXED_DTYPES)
 
 # Keras backend -> the extra of this distribution that installs it.
 KERAS_BACKENDS: dict[str, str] = {"tensorflow": "keras", "jax": "jax", "torch": "torch"}
@@ -121,6 +124,38 @@ def _count_devices(framework: str, kind: str) -> int:
     return sum(device.platform == "gpu" for device in jax.devices())
 
 
+def require_compiler(device: str) -> None:
+    """Check that torch can compile for a device: on a processor it writes C++.
+
+    Raises:
+        ParityError: If there is no C++ compiler.
+    """
+    # torch 2.13.0, _inductor/config.py, `cpp.cxx`.
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if device.startswith("cpu") and shutil.which(compiler) is None:
+        message = (
+            f"compiled torch: expected the C++ compiler {compiler!r}; it is not on the path. "
+            "Install it (Debian: apt-get install g++), name another in the variable CXX, or leave "
+            "--compile out."
+        )
+        raise ParityError(message)
+
+
+def array_dtype(dtype: str) -> str:
+    """Return the type of the arrays of a net in `dtype`: float32 for mixed precision.
+
+    Raises:
+        ParityError: If it is no precision of a net.
+
+    >>> array_dtype("mixed_bfloat16")
+    'float32'
+    """
+    if dtype not in TRAINING_DTYPES:
+        message = f"dtype must be one of {', '.join(TRAINING_DTYPES)}; got {dtype!r}."
+        raise ParityError(message)
+    return "float32" if dtype in MIXED_DTYPES else dtype
+
+
 def _import_keras(backend: str) -> None:
     # torch and tensorflow both ship OpenMP and protobuf symbols; the tested order is torch first.
     if importlib.util.find_spec("torch") is not None:
@@ -180,6 +215,8 @@ def without_retracing_advice() -> Iterator[None]:
 def precision(dtype: str) -> Iterator[None]:
     """Run Keras code in `dtype` throughout; torch modules carry their own dtype instead.
 
+    A mixed precision is float32 with the dtype policy of that name.
+
     Keras must have been imported before the context is entered (`select_keras_backend` imports it,
     and a module that imports Keras itself has): a process without Keras has nothing to set, so
     there the context does nothing, and Keras imported inside it would not be in `dtype`.
@@ -191,11 +228,9 @@ def precision(dtype: str) -> Iterator[None]:
     64-bit mode.
 
     Raises:
-        ParityError: If the dtype is neither.
+        ParityError: If the dtype is none of `TRAINING_DTYPES`.
     """
-    if dtype not in DTYPES:
-        message = f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}."
-        raise ParityError(message)
+    arrays = array_dtype(dtype)
     if "keras" not in sys.modules:
         yield
         return
@@ -205,7 +240,7 @@ def precision(dtype: str) -> Iterator[None]:
     jax = importlib.import_module("jax") if keras.backend.backend() == "jax" else None
     x64 = jax.config.jax_enable_x64 if jax else False
     try:
-        keras.config.set_floatx(dtype)
+        keras.config.set_floatx(arrays)
         keras.config.set_dtype_policy(dtype)
         if dtype == "float64":
             table["float64"] = "float64"

@@ -2,6 +2,6 @@
 
 from models_keras.optimizers.averaging import Average
 from models_keras.optimizers.penalty import build_penalty
-from models_keras.optimizers.update import build_optimizer
+from models_keras.optimizers.update import build_optimizer, set_rates
 
-__all__ = ["Average", "build_optimizer", "build_penalty"]
+__all__ = ["Average", "build_optimizer", "build_penalty", "set_rates"]

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from models_keras.optimizers.names import running_buffers, trained_parameters
 from parity.spec.optimizers import STAY, AveragingSpec, NoAveraging, average_move
 
 
@@ -53,6 +54,7 @@ def _copy(variable: Any) -> Any:  # noqa: ANN401  # keras.Variable to tensor
 
 
 def _averaged_variables(spec: AveragingSpec, model: keras.Model) -> list[Any]:
+    named = trained_parameters(model)
     if spec.holds_buffers():
-        return [*model.trainable_variables, *model.non_trainable_variables]
-    return list(model.trainable_variables)
+        named += running_buffers(model)
+    return [variable for _, variable in named]

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from models_torch.optimizers.names import trained_parameters
+from models_torch.optimizers.names import running_buffers, trained_parameters
 from parity.spec.optimizers import STAY, AveragingSpec, NoAveraging, average_move
 
 
@@ -42,5 +42,5 @@ class Average:
 def _averaged_names(spec: AveragingSpec, model: nn.Module) -> list[str]:
     names = [name for name, _ in trained_parameters(model)]
     if spec.holds_buffers():
-        names += [name for name, buffer in model.named_buffers() if buffer.is_floating_point()]
+        names += [name for name, _ in running_buffers(model)]
     return names

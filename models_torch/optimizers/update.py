@@ -22,6 +22,7 @@ from parity.spec.optimizers import (
     Sgd,
     Update,
     decay_rate,
+    rate_to_end,
 )
 
 STEPS: dict[str, Callable[..., tuple[Tensor, dict[str, Tensor]]]] = {
@@ -42,16 +43,43 @@ _Members = dict[Assignment, list[nn.Parameter]]
 def build_optimizer(update: Update, *, model: nn.Module) -> torch.optim.Optimizer:
     """Return the optimizer of `model`'s trained parameters.
 
-    A parameter group's learning rate is `group["lr"]`, which a schedule sets to its rate times
-    `group["lr_factor"]`. Gradients are clipped as a step begins. Averages are kept by `Average`.
+    Before each step `set_rates` sets a parameter group's `group["lr"]` to its share of the
+    schedule's rate, and says which groups have ended. Gradients are clipped as a step begins.
+    Averages are kept by `Average`.
     """
     members: _Members = {}
     for name, parameter in trained_parameters(model):
         members.setdefault(update.assign(name, parameter.ndim), []).append(parameter)
     optimizer = _build_stock(members) or SpecOptimizer(members)
+    if any(assignment.ends for assignment in members):
+        optimizer.register_step_pre_hook(lambda held, *_: _drop_ended(held))
     if not isinstance(update.clipping, NoClipping):
         optimizer.register_step_pre_hook(lambda held, *_: _clip(update, held))
     return optimizer
+
+
+def set_rates(optimizer: torch.optim.Optimizer, *, rate: float, epoch: float = 0.0) -> None:
+    """Set the learning rates of an optimizer of `build_optimizer` for its next step.
+
+    Args:
+        optimizer: What is to step.
+        rate: Learning rate of the update at this step.
+        epoch: Epochs made before the step, whole or not.
+    """
+    for group in optimizer.param_groups:
+        end = group["trained_epochs"]
+        group["is_over"] = epoch >= end
+        group["lr"] = rate * group["lr_factor"]
+        if group["schedule"] == "linear_to_end":
+            group["lr"] = rate_to_end(group["initial_lr"], epoch=epoch, trained_epochs=end)
+
+
+def _drop_ended(optimizer: torch.optim.Optimizer) -> None:
+    """Leave what is trained no more without a gradient, which no optimizer of torch updates."""
+    for group in optimizer.param_groups:
+        if group["is_over"]:
+            for parameter in group["params"]:
+                parameter.grad = None
 
 
 def _clip(update: Update, optimizer: torch.optim.Optimizer) -> None:
@@ -73,12 +101,23 @@ def _build_stock(members: _Members) -> torch.optim.Optimizer | None:
     if len(classes) != 1 or None in classes:
         return None
     groups = [
-        {"params": parameters, "lr_factor": assignment.lr_factor, **options}
+        {"params": parameters, **_describe_rates(assignment), **options}
         for (assignment, parameters), (_, options) in zip(members.items(), found, strict=True)
     ]
     every = [parameter for parameters in members.values() for parameter in parameters]
     optimizer: torch.optim.Optimizer = classes.pop()(groups, fused=_can_fuse(every))
     return optimizer
+
+
+def _describe_rates(assignment: Assignment) -> dict[str, Any]:
+    """Return what `set_rates` reads of a parameter group, in values that torch can save."""
+    return {
+        "lr_factor": assignment.lr_factor,
+        "trained_epochs": assignment.trained_epochs,
+        "schedule": assignment.schedule,
+        "initial_lr": assignment.rule.lr,
+        "is_over": False,
+    }
 
 
 def _find_stock(rule: OptimizerSpec) -> tuple[Any, dict[str, Any]]:
@@ -117,7 +156,7 @@ class SpecOptimizer(torch.optim.Optimizer):
 
     def __init__(self, members: Mapping[Assignment, list[nn.Parameter]]) -> None:
         groups = [
-            {"params": parameters, "lr": assignment.rule.lr, "lr_factor": assignment.lr_factor}
+            {"params": parameters, "lr": assignment.rule.lr, **_describe_rates(assignment)}
             for assignment, parameters in members.items()
         ]
         super().__init__(groups, {})

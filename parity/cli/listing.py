@@ -14,12 +14,12 @@ from parity.spec.augment import Augment
 from parity.spec.evaluation import Evaluation
 from parity.spec.losses import LOSSES
 from parity.spec.models import MODELS
-from parity.spec.optimizers import AVERAGINGS, CLIPPINGS, OPTIMIZERS
+from parity.spec.optimizers import AVERAGINGS, CLIPPINGS, OPTIMIZER_FORMS
 from parity.spec.recipe import RECIPE_FOLDER, ResolvedRecipe, read_toml, recipe_names
 from parity.spec.schedules import SCHEDULES
 
 _KINDS: dict[str, Mapping[str, Any]] = {
-    "optimizers": OPTIMIZERS,
+    "optimizers": OPTIMIZER_FORMS,
     "clippings": CLIPPINGS,
     "averagings": AVERAGINGS,
     "losses": LOSSES,

@@ -38,6 +38,10 @@ def lockstep(
     reference: Annotated[str, typer.Option("--reference", help="torch or keras.")] = "torch",
     candidate: Annotated[str, typer.Option("--candidate", help="torch or keras.")] = "keras",
     keras_backend: options.KerasBackendOption = None,
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the candidate: torch.compile, or XLA in Keras."),
+    ] = False,
     device: options.DeviceOption = "cpu",
     every: Annotated[int, typer.Option("--every", min=1, help="Steps between comparisons.")] = 1,
     resync: Annotated[
@@ -58,15 +62,6 @@ def lockstep(
     ] = None,
 ) -> int:
     """Train two nets on the same batches, compare every step and name the first divergence."""
-    options.check_dtype(dtype)
-    if every > 1 and not resync:
-        message = (
-            f"--every {every} goes with --resync; free-running nets are compared at every step."
-        )
-        raise ParityError(message)
-    options.require_frameworks(reference, candidate, keras_backend=keras_backend)
-    resolved = options.resolve(recipe, data=data, model=model, epochs=None, overrides=overrides)
-    stream = options.open_stream(resolved, seed=seed, folder=data_dir, download=download)
     settings = LockstepSettings(
         steps=steps,
         every=every,
@@ -76,8 +71,17 @@ def lockstep(
         reference=reference,
         candidate=candidate,
         keras_backend=keras_backend,
+        compiled=compiled,
         device=device,
     )
+    if every > 1 and not resync:
+        message = (
+            f"--every {every} goes with --resync; free-running nets are compared at every step."
+        )
+        raise ParityError(message)
+    options.require_frameworks(reference, candidate, keras_backend=keras_backend)
+    resolved = options.resolve(recipe, data=data, model=model, epochs=None, overrides=overrides)
+    stream = options.open_stream(resolved, seed=seed, folder=data_dir, download=download)
     with contextlib.nullcontext() if out is None else new_folder(out):
         with step_bar(steps) as show:
             record = run_lockstep(resolved, settings, stream=stream, inject=inject, on_step=show)

@@ -50,9 +50,8 @@ def train(
         Path | None, typer.Option("--out", help="Run folder. [default: under runs/]")
     ] = None,
     overrides: options.SetOption = None,
-    dtype: Annotated[
-        str | None, typer.Option("--dtype", help="float32 or float64. [default: float32]")
-    ] = None,
+    dtype: options.TrainingDtypeOption = None,
+    compiled: options.CompileOption = None,
     keras_backend: options.KerasBackendOption = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, cuda:1, mps. [default: cpu]")
@@ -70,6 +69,7 @@ def train(
         "framework": framework,
         "seed": seed,
         "dtype": dtype,
+        "compiled": compiled,
         "device": device,
         "keras_backend": keras_backend,
     }
@@ -97,6 +97,7 @@ def train(
         recipe=wanted,
         stream=stream,
         dtype=_unless_none(dtype, "float32"),
+        compiled=bool(compiled),
         device=_unless_none(device, "cpu"),
         keras_backend=keras_backend,
     )
@@ -114,6 +115,7 @@ def make_settings(
     recipe: ResolvedRecipe,
     stream: BatchStream,
     dtype: str = "float32",
+    compiled: bool = False,
     device: str = "cpu",
     keras_backend: str | None = None,
 ) -> RunSettings:
@@ -124,7 +126,7 @@ def make_settings(
             message = f"--keras-backend {keras_backend!r} goes with --framework keras; got torch."
             raise ParityError(message)
         runtime.require_framework("torch", extra="torch")
-        memory_format = default_memory_format(model_spec(recipe, stream), dtype)
+        memory_format = default_memory_format(model_spec(recipe, stream), dtype, device=device)
         backend = None
     else:
         memory_format, backend = None, runtime.select_keras_backend(keras_backend)
@@ -132,6 +134,7 @@ def make_settings(
         seed=stream.seed,
         framework=framework,
         dtype=dtype,
+        compiled=compiled,
         device=device,
         keras_backend=backend,
         memory_format=memory_format,
@@ -146,17 +149,25 @@ def default_folder(recipe: ResolvedRecipe, settings: RunSettings) -> Path:
     return options.unused_folder(Path("runs") / name)
 
 
+def describe_start(run: TrainingRun) -> list[str]:
+    """Return the lines that say what is about to be trained."""
+    settings, recipe = run.settings, run.recipe
+    how = f"{settings.dtype}, compiled" if settings.compiled else settings.dtype
+    task = f"{recipe.name} on {recipe.data}: {recipe.model}, {recipe.epochs} epochs"
+    lines = [f"{task}, {run.net.label} {how}, seed {settings.seed} -> {run.folder}"]
+    if run.step:
+        lines.append(f"going on after step {run.step} of {run.steps}")
+    if settings.compiled and settings.keras_backend == "jax":
+        lines.append("(Keras on jax is compiled in any case: --compile changes nothing)")
+    if recipe.data != PUBLISHED_DATA:
+        lines.append(f"(the published setting of {recipe.name} is --data {PUBLISHED_DATA})")
+    return lines
+
+
 def carry_out(run: TrainingRun) -> dict[str, Any]:
     """Train to the end with a progress bar, then say what came of it."""
-    settings, recipe = run.settings, run.recipe
-    typer.echo(
-        f"{recipe.name} on {recipe.data}: {recipe.model}, {recipe.epochs} epochs, "
-        f"{run.net.label} {settings.dtype}, seed {settings.seed} -> {run.folder}"
-    )
-    if run.step:
-        typer.echo(f"going on after step {run.step} of {run.steps}")
-    if recipe.data != PUBLISHED_DATA:
-        typer.echo(f"(the published setting of {recipe.name} is --data {PUBLISHED_DATA})")
+    settings = run.settings
+    typer.echo("\n".join(describe_start(run)))
     try:
         with training_bar(run.net.label) as show:
             result = run.train(on_progress=show)

@@ -85,6 +85,11 @@ def layer_gap(candidate: State, reference: State) -> Worst:
     )
 
 
+def identity_gap(candidate: State, reference: State, *, names: Iterable[str]) -> Worst:
+    """Return an infinite gap where any element of the named arrays differs at all."""
+    return _worst((name, np.abs(candidate[name] - reference[name]), 0.0) for name in names)
+
+
 def update_gap(
     candidate: State,
     reference: State,

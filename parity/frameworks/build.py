@@ -43,6 +43,7 @@ def build_twin(
     memory_format: str | None = None,
     device: str = "cpu",
     keras_backend: str | None = None,
+    compiled: bool = False,
 ) -> Net:
     """Return a twin of `spec` as a net, with weights drawn by the framework's own generator.
 
@@ -51,11 +52,13 @@ def build_twin(
         spec: The model.
         loss: Its loss.
         update: From its gradients to its next weights.
-        dtype: `float32` or `float64`.
+        dtype: One of `runtime.TRAINING_DTYPES`.
         memory_format: Of torch, `channels_first` or `channels_last`; None takes
             `default_memory_format`. Keras is channels last.
         device: `cpu`, `cuda`, `cuda:N` or `mps`.
         keras_backend: Backend to fix for this process; None keeps the present one.
+        compiled: Whether passes are compiled: by `torch.compile`, or by XLA in Keras on tensorflow.
+            Keras on jax always is, Keras on torch cannot be.
 
     Raises:
         MissingFrameworkError: If the framework is not installed.
@@ -69,24 +72,33 @@ def build_twin(
             dtype=dtype,
             memory_format=memory_format,
             device=device,
+            compiled=compiled,
         )
     if framework == "keras":
         return _build_keras(
-            spec, loss=loss, update=update, dtype=dtype, backend=keras_backend, device=device
+            spec,
+            loss=loss,
+            update=update,
+            dtype=dtype,
+            backend=keras_backend,
+            device=device,
+            compiled=compiled,
         )
     message = f"framework {framework!r} not found.{describe_nearest(framework, FRAMEWORKS)}"
     raise ParityError(message)
 
 
-def default_memory_format(spec: ModelSpec, dtype: str) -> str:
-    """Return the memory format in which torch trains `spec` fastest on a CPU.
+def default_memory_format(spec: ModelSpec, dtype: str, *, device: str = "cpu") -> str:
+    """Return the memory format in which torch trains `spec` fastest.
 
-    Channels last gains in float32 only, and nothing in narrow nets.
+    On a CPU channels last gains in float32 only, and nothing in narrow nets; in mixed precision it
+    is the layout of a GPU's matrix units.
     """
+    is_suited = dtype == "float32" or (dtype in runtime.MIXED_DTYPES and device.startswith("cuda"))
     # torch 2.13.0 on a CPU with one thread corrupts memory in the backward pass of a channels-last
     # 1x1 convolution of stride 2 with 4 or fewer channels ("corrupted size vs. prev_size").
     narrowest = min(layer.out_channels for layer in spec.layers() if isinstance(layer, Conv2d))
-    if dtype == "float32" and narrowest >= NARROWEST_CHANNELS_LAST:
+    if is_suited and narrowest >= NARROWEST_CHANNELS_LAST:
         return "channels_last"
     return "channels_first"
 
@@ -99,9 +111,12 @@ def _build_torch(
     dtype: str,
     memory_format: str | None,
     device: str,
+    compiled: bool,
 ) -> Net:
     runtime.require_framework("torch", extra="torch")
     runtime.require_device("torch", device)
+    if compiled:
+        runtime.require_compiler(device)
     import models_torch
     from parity.frameworks.torch_net import TorchNet
 
@@ -109,6 +124,7 @@ def _build_torch(
         models_torch.build_model(spec),
         loss=models_torch.build_loss(loss),
         optimizer=lambda model: models_torch.build_optimizer(update, model=model),
+        set_rates=models_torch.set_rates,
         slots=update.initial_slots,
         penalty=lambda model: models_torch.build_penalty(update, model=model),
         average=lambda model: (
@@ -117,8 +133,9 @@ def _build_torch(
             else models_torch.Average(update.averaging, model=model)
         ),
         dtype=dtype,
-        memory_format=memory_format or default_memory_format(spec, dtype),
+        memory_format=memory_format or default_memory_format(spec, dtype, device=device),
         device=device,
+        compiled=compiled,
     )
 
 
@@ -130,6 +147,7 @@ def _build_keras(
     dtype: str,
     backend: str | None,
     device: str,
+    compiled: bool,
 ) -> Net:
     runtime.select_keras_backend(backend)
     runtime.require_device("keras", device)
@@ -145,6 +163,7 @@ def _build_keras(
             lambda: models_keras.build_model(spec),
             loss=lambda: models_keras.build_loss(loss),
             optimizer=lambda model: models_keras.build_optimizer(update, model=model),
+            set_rates=models_keras.set_rates,
             penalty=lambda model: models_keras.build_penalty(update, model=model),
             average=lambda model: (
                 None
@@ -152,4 +171,5 @@ def _build_keras(
                 else models_keras.Average(update.averaging, model=model)
             ),
             dtype=dtype,
+            compiled=compiled,
         )

@@ -22,12 +22,14 @@ from parity.frameworks.net import (
     Batch,
     Masks,
     OptimizerState,
+    SetRates,
     State,
     StepRecord,
 )
 from parity.frameworks.states import describe_state_problems, require_masks
 from parity.spec.optimizers import AVERAGE
 from parity.spec.paths import keras_name, layer_path
+from parity.spec.position import START, Position
 
 _ENGINES = {"tensorflow": "TensorflowEngine", "jax": "JaxEngine", "torch": "TorchEngine"}
 
@@ -49,23 +51,41 @@ class KerasNet:
         *,
         loss: Callable[[], Any],
         optimizer: Callable[[keras.Model], keras.Optimizer],
+        set_rates: SetRates,
         penalty: Callable[[keras.Model], Callable[[Sequence[Any]], Any] | None] = _no_penalty,
         average: Callable[[keras.Model], Average | None] = _no_average,
         dtype: str = "float32",
+        compiled: bool = False,
     ) -> None:
         """Build model, loss and optimizer inside the context of `dtype`.
+
+        In mixed precision the layers have Keras's dtype policy of that name: variables stay
+        float32, and the loss casts its logits to float32 (keras 3.15.1, losses/loss.py,
+        `Loss.__call__`). The loss is not scaled, so that gradients below 6e-8, the smallest number
+        of float16, are zero in mixed_float16; mixed_bfloat16 has float32's exponents.
 
         Args:
             model: Builds the model.
             loss: Builds `loss(targets, logits)`.
             optimizer: Builds the optimizer of a model, whose `slots` are the arrays it keeps.
+            set_rates: Sets its learning rates for a step.
             penalty: Builds what is added to the loss, a function of the trained variables.
             average: Builds the average that is kept of a model's weights.
-            dtype: `float32` or `float64`.
+            dtype: One of `runtime.TRAINING_DTYPES`.
+            compiled: Whether XLA makes the passes and steps, as it always does on jax. A trace runs
+                layer by layer.
+
+        Raises:
+            ParityError: If `compiled` is asked for on torch, or a layer computes in a lower
+                precision than `dtype`.
         """
+        _check_compiled(compiled=compiled)
         self.dtype = dtype
+        self.compiled = compiled
+        self._array_dtype = runtime.array_dtype(dtype)
         self.label = f"keras-{keras.backend.backend()}"
         self._builders = (model, loss, optimizer, penalty, average)
+        self._set_rates = set_rates
         with runtime.precision(dtype):
             check_precision(dtype)
             self._model = model()
@@ -76,6 +96,7 @@ class KerasNet:
                 loss=loss(),
                 optimizer=self._optimizer,
                 penalty=penalty(self._model),
+                compiled=compiled,
             )
         self._variables = _named_variables(self._model)
         self._tracer: tuple[list[str], keras.Model] | None = None
@@ -89,7 +110,8 @@ class KerasNet:
         """See `Net.forward`."""
         named = self._masks(masks or {}, training=training)
         with runtime.precision(self.dtype):
-            return self._engine.forward(self._cast(images), named, training=training)
+            logits = self._engine.forward(self._cast(images), named, training=training)
+        return logits.astype(self._array_dtype, copy=False)
 
     def gradients(self, batch: Batch) -> StepRecord:
         """See `Net.gradients`."""
@@ -101,12 +123,17 @@ class KerasNet:
         return self._record(*outcome)
 
     def step(
-        self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
+        self,
+        batch: Batch,
+        *,
+        rate: float,
+        position: Position = START,
+        with_gradients: bool = False,
     ) -> StepRecord:
         """See `Net.step`."""
         masks = self._masks(batch.masks, training=True)
-        with runtime.precision(self.dtype), self._averaged(progress):
-            self._optimizer.learning_rate = rate
+        with runtime.precision(self.dtype), self._averaged(position):
+            self._set_rates(self._optimizer, rate=rate, epoch=position.epoch)
             outcome = self._engine.step(
                 self._cast(batch.images),
                 self._cast(batch.targets),
@@ -116,7 +143,7 @@ class KerasNet:
         return self._record(*outcome)
 
     def apply_gradients(
-        self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
+        self, gradients: Mapping[str, Array], *, rate: float, position: Position = START
     ) -> None:
         """See `Net.apply_gradients`."""
         arrays = [
@@ -125,8 +152,8 @@ class KerasNet:
             )
             for name, layout in self._trainable()
         ]
-        with runtime.precision(self.dtype), self._averaged(progress):
-            self._optimizer.learning_rate = rate
+        with runtime.precision(self.dtype), self._averaged(position):
+            self._set_rates(self._optimizer, rate=rate, epoch=position.epoch)
             self._engine.apply_gradients(arrays)
 
     def state(self) -> State:
@@ -194,7 +221,8 @@ class KerasNet:
                 self._tracer = paths, keras.Model(self._model.inputs, outputs)
             paths, tracer = self._tracer
             before = [_to_numpy(variable) for variable in self._model.non_trainable_variables]
-            arrays = self._engine.outputs(tracer, self._cast(images), named, training=training)
+            outputs = self._engine.outputs(tracer, self._cast(images), named, training=training)
+            arrays = [output.astype(self._array_dtype, copy=False) for output in outputs]
             for variable, value in zip(self._model.non_trainable_variables, before, strict=True):
                 variable.assign(value)
         return {path: _channels_first(array) for path, array in zip(paths, arrays, strict=True)}
@@ -203,7 +231,14 @@ class KerasNet:
         """See `Net.astype`."""
         model, loss, optimizer, penalty, average = self._builders
         net = KerasNet(
-            model, loss=loss, optimizer=optimizer, penalty=penalty, average=average, dtype=dtype
+            model,
+            loss=loss,
+            optimizer=optimizer,
+            set_rates=self._set_rates,
+            penalty=penalty,
+            average=average,
+            dtype=dtype,
+            compiled=self.compiled,
         )
         net.load_state(self.state())
         net.load_optimizer_state(self.optimizer_state())
@@ -214,7 +249,7 @@ class KerasNet:
         self._model.save_weights(path)
 
     def _cast(self, array: Array) -> Array:
-        return np.ascontiguousarray(array, dtype=self.dtype)
+        return np.ascontiguousarray(array, dtype=self._array_dtype)
 
     def _masks(self, masks: Masks, *, training: bool) -> Masks:
         """Return the masks by the names of the layers that apply them: none but in training."""
@@ -244,20 +279,24 @@ class KerasNet:
         return int(_to_numpy(self._optimizer.iterations))
 
     @contextmanager
-    def _averaged(self, progress: float) -> Iterator[None]:
+    def _averaged(self, position: Position) -> Iterator[None]:
         """Keep the averages of an update that is made inside."""
         if self._average is not None and self._steps() == 0:
             self._average.start()
         yield
         if self._average is not None:
-            self._average.update(count=self._steps(), progress=progress)
+            self._average.update(count=self._steps(), progress=position.progress)
 
     def _record(self, loss: Array, logits: Array, gradients: list[Array]) -> StepRecord:
         named = {
             name: move_axes(gradient, source=layout.keras_axes, target=layout.torch_axes)
             for (name, layout), gradient in zip(self._trainable(), gradients, strict=False)
         }
-        return StepRecord(loss=float(loss), logits=logits, gradients=named)
+        return StepRecord(
+            loss=float(loss),
+            logits=logits.astype(self._array_dtype, copy=False),
+            gradients=named,
+        )
 
 
 def _build_engine(
@@ -266,13 +305,23 @@ def _build_engine(
     loss: Any,  # noqa: ANN401  # a keras.Loss
     optimizer: keras.Optimizer,
     penalty: Callable[[Sequence[Any]], Any] | None,
+    compiled: bool,
 ) -> Engine:
     backend = keras.backend.backend()
     module = importlib.import_module(f"parity.frameworks.keras_backends.{backend}")
     engine: Engine = getattr(module, _ENGINES[backend])(
-        model, loss=_penalized(loss, penalty), optimizer=optimizer
+        model, loss=_penalized(loss, penalty), optimizer=optimizer, compiled=compiled
     )
     return engine
+
+
+def _check_compiled(*, compiled: bool) -> None:
+    if compiled and keras.backend.backend() == "torch":
+        message = (
+            "compiled: expected Keras on tensorflow or jax; got Keras on torch, which this toolkit "
+            "does not compile. Take another backend, or the torch twin."
+        )
+        raise ParityError(message)
 
 
 def _penalized(
@@ -312,6 +361,8 @@ def _to_numpy(variable: Any) -> Array:  # noqa: ANN401  # a Keras variable, or a
     tensor = variable.value if isinstance(variable, keras.Variable) else variable
     if keras.backend.backend() == "torch":
         tensor = tensor.detach().cpu()
+        if keras.backend.standardize_dtype(tensor.dtype) == "bfloat16":
+            tensor = tensor.float()  # NumPy has no bfloat16
     # `keras.ops.convert_to_numpy` asks variables for a copy in a way that NumPy 2 warns of (keras
     # 3.15.1); the view that `asarray` may give is copied here.
     return np.array(np.asarray(tensor))
@@ -351,8 +402,14 @@ def check_precision(dtype: str) -> float:
     Raises:
         ParityError: If the error is larger than that precision allows.
     """
-    # Worst seen on the three backends: 2.9e-16 in float64; 2e-7 in float32.
-    allowed = {"float32": 1e-5, "float64": 1e-13}[dtype]
+    # Worst seen on the three backends: 2.9e-16 in float64; 2e-7 in float32. In mixed precision
+    # batch norm rounds what it is given and what it returns to 8 or 11 bits.
+    allowed = {
+        "float32": 1e-5,
+        "float64": 1e-13,
+        "mixed_bfloat16": 2.0**-7,
+        "mixed_float16": 2.0**-10,
+    }[dtype]
     error = measure_precision()
     if error > allowed:
         message = (

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.spec.position import START, Position
+
 Array = NDArray[Any]
 State = dict[str, Array]
 Masks = dict[str, NDArray[np.bool_]]
@@ -69,6 +71,13 @@ class OptimizerState:
 SlotsOf = Callable[[str, int], dict[str, float]]
 
 
+class SetRates(Protocol):
+    """What tells an optimizer the learning rate of its next step, and where the training is."""
+
+    def __call__(self, optimizer: Any, *, rate: float, epoch: float) -> None:  # noqa: ANN401  # a framework's
+        """Set the rates of the step that `epoch` epochs precede."""
+
+
 class Average(Protocol):
     """A running copy of a model's weights, in its framework's tensors."""
 
@@ -96,7 +105,7 @@ class Net(Protocol):
 
     @property
     def dtype(self) -> str:
-        """`float32` or `float64`."""
+        """One of `runtime.TRAINING_DTYPES`; arrays of a mixed one are float32."""
 
     def forward(self, images: Array, *, training: bool, masks: Masks | None = None) -> Array:
         """Return logits `(n, classes)`.
@@ -108,16 +117,21 @@ class Net(Protocol):
         """Run forward and backward in training mode; buffers move, parameters stay."""
 
     def step(
-        self, batch: Batch, *, rate: float, progress: float = 0.0, with_gradients: bool = False
+        self,
+        batch: Batch,
+        *,
+        rate: float,
+        position: Position = START,
+        with_gradients: bool = False,
     ) -> StepRecord:
         """Make one training step at learning rate `rate`.
 
-        `progress` is the share of the training's steps made, this one included; only some averages
-        of the weights read it.
+        Some averages of the weights, and parameter groups that are not trained to the end, read the
+        position.
         """
 
     def apply_gradients(
-        self, gradients: Mapping[str, Array], *, rate: float, progress: float = 0.0
+        self, gradients: Mapping[str, Array], *, rate: float, position: Position = START
     ) -> None:
         """Update the parameters from the given gradients at learning rate `rate`."""
 

@@ -13,7 +13,7 @@ from parity.compare.verdicts import Verdict
 from parity.data.batches import START_DIGEST, BatchStream
 from parity.frameworks.net import Net
 from parity.lockstep.bounds import describe_unbounded
-from parity.lockstep.fields import FORMAT
+from parity.lockstep.fields import COMPILED, FORMAT
 from parity.lockstep.findings import Findings
 from parity.lockstep.free import run_free
 from parity.lockstep.injection import Injection, describe_no_op, parse_injection
@@ -78,7 +78,8 @@ def run_lockstep(
     if outcome is None:
         pair = build_pair(recipe, settings, stream=stream, spec=spec, injection=injection)
         outcome = _compare(pair, findings, on_step)
-        labels = (pair.reference.label, pair.candidate.label)
+        suffix = COMPILED if settings.compiled else ""
+        labels = (pair.reference.label, pair.candidate.label + suffix)
     return {
         "format": FORMAT,
         "reference": labels[0],
@@ -109,7 +110,7 @@ def _describe_without_a_run(
     injection: Injection, recipe: ResolvedRecipe, spec: ModelSpec
 ) -> Outcome | None:
     """Return what is known before anything is run; None if the nets must be compared."""
-    unbounded = describe_unbounded(recipe.optimizer)
+    unbounded = describe_unbounded(recipe.update.rule)
     if unbounded:
         return Outcome(verdict="not compared", reason=unbounded)
     no_op = describe_no_op(injection, recipe, spec)

@@ -12,6 +12,9 @@ from parity.errors import RunError, describe_list
 
 FORMAT = 1
 
+# What follows the name of a compiled net in the record of a lockstep.
+COMPILED = "-compiled"
+
 Types = tuple[type, ...]
 Fields = Mapping[str, Types]
 
@@ -29,6 +32,7 @@ IDENTITY: Fields = {
     "framework": (str,),
     "keras_backend": OPTIONAL_TEXT,
     "dtype": (str,),
+    "compiled": (bool,),
     "threads": (int, type(None)),
     "memory_format": OPTIONAL_TEXT,
     "device": (str,),

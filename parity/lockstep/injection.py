@@ -47,9 +47,9 @@ class Injection:
 def parse_injection(text: str | None, recipe: ResolvedRecipe, spec: ModelSpec) -> Injection:
     """Return the injection that `FIELD=VALUE` asks for.
 
-    `FIELD` is a convention (`bn_epsilon`), an optimizer field (`l2`, `optimizer.lr`), a field of
-    `clipping` or `averaging` (`averaging.decay`), or a convention of one layer
-    (`stages.1.blocks.0.bn1.bn_epsilon`).
+    `FIELD` is a convention (`bn_epsilon`), a field of the optimizer as the recipe states it (`l2`,
+    `optimizer.lr`, `lr_per_kilostep`), a field of `clipping` or `averaging` (`averaging.decay`), or
+    a convention of one layer (`stages.1.blocks.0.bn1.bn_epsilon`).
 
     Raises:
         RecipeError: If the field is unknown or the value has the wrong type.
@@ -110,10 +110,10 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ModelSpec
     reason = _describe_void_rule(field, recipe, spec)
     if reason:
         return reason
-    if field == "l2_in_loss" and recipe.optimizer.l2 == 0.0:
+    if field == "l2_in_loss" and recipe.update.rule.l2 == 0.0:
         return "this recipe has no coupled penalty (optimizer.l2 = 0.0)"
     if field == "decay_scaled_by_lr":
-        if recipe.optimizer.decoupled_decay == 0.0:
+        if recipe.update.rule.decoupled_decay == 0.0:
             return "this recipe has no decoupled decay (optimizer.decoupled_decay = 0.0)"
         if is_constant(recipe.schedule):
             return "under a constant schedule the current rate is the base rate"
@@ -124,7 +124,7 @@ def describe_no_op(injection: Injection, recipe: ResolvedRecipe, spec: ModelSpec
 
 def _describe_void_rule(field: str, recipe: ResolvedRecipe, spec: ModelSpec) -> str | None:
     """Return why a form of the update rule changes nothing under the rule's other values."""
-    rule = recipe.optimizer
+    rule = recipe.update.rule
     if field == "scores_slow":
         return "it says which weights a training scores, and a lockstep scores none"
     if field in ("velocity_holds_lr", "dampening") and getattr(rule, "momentum", 1.0) == 0.0:

@@ -16,6 +16,7 @@ from parity.masks import draw_masks
 from parity.spec.model_spec import ModelSpec
 from parity.spec.models import named_spec
 from parity.spec.optimizers import AVERAGE, AveragingSpec
+from parity.spec.position import Position, position_at
 from parity.spec.recipe import ResolvedRecipe
 from parity.spec.schedules import count_steps, schedule_factor
 from parity.whitening import WHITENING_IMAGES
@@ -28,7 +29,7 @@ class StepEvent:
     Attributes:
         step: 0-based count over the whole training.
         rates: Learning rate of each net; they differ only where a net was given another base rate.
-        progress: Share of the training's steps made, this one included.
+        position: Where in the training the step is.
         batch: What the nets were fed.
         records: What each net returned.
         digest: Digest of the stream up to and including this batch.
@@ -36,7 +37,7 @@ class StepEvent:
 
     step: int
     rates: tuple[float, ...]
-    progress: float
+    position: Position
     batch: Batch
     records: tuple[StepRecord, ...]
     digest: str
@@ -80,7 +81,7 @@ def rate_at(recipe: ResolvedRecipe, stream: BatchStream, *, step: int) -> float:
     factor = schedule_factor(
         recipe.schedule, step=step, steps_per_epoch=stream.steps_per_epoch, epochs=recipe.epochs
     )
-    return recipe.optimizer.lr * factor
+    return recipe.update.rule.lr * factor
 
 
 def with_masks(batch: Batch, spec: ModelSpec, stream: BatchStream, *, step: int) -> Batch:
@@ -120,15 +121,19 @@ def training_steps(
         digest = chain_digest(digest, drawn)
         batch = with_masks(stream.finish(drawn), spec, stream, step=step)
         rates = tuple(rate_at(recipe, stream, step=step) for recipe in recipes)
-        progress = (step + 1) / total_steps(recipes[0], stream)
+        position = position_at(
+            step,
+            steps_per_epoch=stream.steps_per_epoch,
+            steps=total_steps(recipes[0], stream),
+        )
         records = tuple(
-            net.step(batch, rate=rate, progress=progress, with_gradients=with_gradients)
+            net.step(batch, rate=rate, position=position, with_gradients=with_gradients)
             for net, rate in zip(nets, rates, strict=True)
         )
         yield StepEvent(
             step=step,
             rates=rates,
-            progress=progress,
+            position=position,
             batch=batch,
             records=records,
             digest=digest,

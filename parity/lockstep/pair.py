@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
+from parity import runtime
 from parity.data.batches import BatchStream
+from parity.errors import ParityError
 from parity.frameworks.build import build_twin
 from parity.frameworks.net import Net
 from parity.lockstep.injection import Injection
@@ -18,11 +20,12 @@ class LockstepSettings:
         steps: Training steps.
         every: Steps between comparisons.
         mode: `resync` or `free`.
-        dtype: `float32` or `float64`.
+        dtype: `float32` or `float64`; no other has a bound.
         seed: Of initial weights, order and augmentation.
         reference: Framework of the reference, `torch` or `keras`.
         candidate: Framework of the candidate.
         keras_backend: Backend of the Keras side; None for the process's own.
+        compiled: Whether the candidate's passes are compiled.
         device: Device of the nets.
     """
 
@@ -34,7 +37,16 @@ class LockstepSettings:
     reference: str = "torch"
     candidate: str = "keras"
     keras_backend: str | None = None
+    compiled: bool = False
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in runtime.DTYPES:
+            message = (
+                f"lockstep: dtype must be one of {', '.join(runtime.DTYPES)}; got {self.dtype!r}. "
+                "Verdicts are relative to float64, and gaps in mixed precision have no bounds."
+            )
+            raise ParityError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +84,11 @@ def build_pair(
     return Pair(
         reference=build_net(settings.reference, spec, recipe, settings),
         candidate=build_net(
-            settings.candidate, injection.candidate_spec(spec), injection.recipe, settings
+            settings.candidate,
+            injection.candidate_spec(spec),
+            injection.recipe,
+            settings,
+            compiled=settings.compiled,
         ),
         spec=spec,
         injection=injection,
@@ -83,7 +99,12 @@ def build_pair(
 
 
 def build_net(
-    framework: str, spec: ModelSpec, recipe: ResolvedRecipe, settings: LockstepSettings
+    framework: str,
+    spec: ModelSpec,
+    recipe: ResolvedRecipe,
+    settings: LockstepSettings,
+    *,
+    compiled: bool = False,
 ) -> Net:
     """Build one net of a lockstep."""
     return build_twin(
@@ -95,6 +116,7 @@ def build_net(
         memory_format="channels_first" if framework == "torch" else None,
         device=settings.device,
         keras_backend=settings.keras_backend,
+        compiled=compiled,
     )
 
 

@@ -24,6 +24,7 @@ from parity.lockstep.steps import judge_step
 from parity.spec.recipe import ResolvedRecipe
 from parity.testing.faults import (
     CONVENTION_FAULTS,
+    KILOSTEP_FAULTS,
     OPTIMIZER_FAULTS,
     UPDATE_FAULTS,
     seed_spec_fault,
@@ -74,7 +75,7 @@ def measure_power(pair: Pair, course: Course) -> list[Trial]:
 def standard_faults(pair: Pair) -> Iterator[tuple[str, Injection]]:
     """Yield name and injection of each fault that applies."""
     recipe = pair.recipe
-    for name in (*CONVENTION_FAULTS, *OPTIMIZER_FAULTS, *UPDATE_FAULTS):
+    for name in (*CONVENTION_FAULTS, *OPTIMIZER_FAULTS, *KILOSTEP_FAULTS, *UPDATE_FAULTS):
         if name in _AT_THE_START:
             continue
         try:
@@ -98,7 +99,7 @@ def _seed_fault(name: str, recipe: ResolvedRecipe) -> tuple[str, ResolvedRecipe]
             recipe, **{part: changed}
         )
     owner = "conventions" if name in CONVENTION_FAULTS else "optimizer"
-    field, _ = (CONVENTION_FAULTS | OPTIMIZER_FAULTS)[name]
+    field, _ = (CONVENTION_FAULTS | OPTIMIZER_FAULTS | KILOSTEP_FAULTS)[name]
     spec = seed_spec_fault(name, getattr(recipe, owner))
     return f"{field}={getattr(spec, field)}", dataclasses.replace(recipe, **{owner: spec})
 
@@ -115,7 +116,8 @@ def _describe_change(where: str, present: Any, changed: Any) -> str:  # noqa: AN
     if isinstance(changed, tuple):
         if not changed:
             return f"{where}=[]"
-        return _describe_change(f"{where}[0]", present[0], changed[0])
+        index = next(i for i, part in enumerate(changed) if part != present[i])
+        return _describe_change(f"{where}[{index}]", present[index], changed[index])
     fields = [field.name for field in dataclasses.fields(changed)]
     return ", ".join(
         f"{where}.{field}={getattr(changed, field)}"

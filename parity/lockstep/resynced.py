@@ -95,6 +95,6 @@ def _zero_gradient_notes(pair: Pair) -> list[str]:
         f"{len(names)} arrays have a gradient of zero in theory (biases before batch norm, "
         f"such as {names[0]})"
     )
-    if pair.recipe.optimizer.normalizes():
+    if pair.recipe.update.rule.normalizes():
         note += "; their update is judged from each side's own gradients"
     return [f"{note}."]

@@ -89,9 +89,9 @@ class SinglePrecisionJudge:
                 snapshot,
                 gradients=record.gradients,
                 rate=rate,
-                progress=event.progress,
+                position=event.position,
             )
-            is_normalized = self._pair.recipe.optimizer.normalizes()
+            is_normalized = self._pair.recipe.update.rule.normalizes()
             bound = NORMALIZED_UPDATE_RULE if is_normalized else UPDATE_RULE
             findings.add(step, "update rule", worst, bound=bound)
         return self._describe_first_step(event, before) if step == 1 else []
@@ -103,7 +103,7 @@ class SinglePrecisionJudge:
             net.load_state(before.state)
             net.load_optimizer_state(before.optimizer_state)
         records = tuple(
-            net.step(event.batch, rate=rate, progress=event.progress, with_gradients=True)
+            net.step(event.batch, rate=rate, position=event.position, with_gradients=True)
             for net, rate in zip(self._double.nets, event.rates, strict=True)
         )
         double = Findings()

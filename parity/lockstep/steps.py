@@ -1,21 +1,31 @@
 """Judging one float64 step: each quantity on its scale against its bound."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from parity.compare.gaps import State, Worst, layer_gap, tensor_gap, update_gap
+from parity.compare.gaps import (
+    NOTHING,
+    State,
+    Worst,
+    identity_gap,
+    layer_gap,
+    tensor_gap,
+    update_gap,
+)
 from parity.frameworks.net import Array, Batch, Net, OptimizerState
 from parity.lockstep import bounds
 from parity.lockstep.findings import Findings
 from parity.lockstep.loop import StepEvent
 from parity.lockstep.pair import Pair
 from parity.reference.optimizers import update_parameters
-from parity.spec.layers import Conv2d
+from parity.spec.layers import BatchNorm2d, Conv2d
 from parity.spec.model_spec import ModelSpec
-from parity.spec.optimizers import AVERAGE, Ema, Muon, NoAveraging, Update
+from parity.spec.optimizers import AVERAGE, Ema, Muon, NoAveraging, Update, average_move
+from parity.spec.position import Position
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +44,12 @@ def take_snapshot(net: Net) -> Snapshot:
 def zero_gradient_parameters(spec: ModelSpec) -> tuple[str, ...]:
     """Return the parameters whose gradient is zero in theory.
 
-    Batch norm takes off again what a convolution's bias adds.
+    Batch norm takes off again what the bias of the convolution before it adds.
     """
     return tuple(
         f"{layer.path}.bias"
-        for layer in spec.layers()
-        if isinstance(layer, Conv2d) and layer.use_bias
+        for layer, following in pairwise(spec.layers())
+        if isinstance(layer, Conv2d) and layer.use_bias and isinstance(following, BatchNorm2d)
     )
 
 
@@ -103,7 +113,7 @@ def judge_step(findings: Findings, pair: Pair, event: StepEvent, *, before: Snap
             snapshot,
             gradients=side_gradients,
             rate=rate,
-            progress=event.progress,
+            position=event.position,
         )
         bound_of_rule = bounds.rule_bound(update.rule)
         findings.add(step, "update rule", prefixed(worst, side), bound=bound_of_rule)
@@ -126,7 +136,7 @@ def _parameter_gap(
 
 def _noise(pair: Pair) -> set[str]:
     """Return the parameters that move by what their rule makes of pure rounding."""
-    if not pair.recipe.optimizer.normalizes():
+    if not pair.recipe.update.rule.normalizes():
         return set()
     return set(zero_gradient_parameters(pair.spec))
 
@@ -148,7 +158,7 @@ def rule_gap(
     *,
     gradients: State,
     rate: float,
-    progress: float,
+    position: Position,
 ) -> Worst:
     """Return how far a net's update is from the float64 update rule on its own gradients."""
     parameters = {name: before.state[name] for name in gradients}
@@ -159,7 +169,7 @@ def rule_gap(
         _of_parameters(before.optimizer_state.slots, parameters),
         rate=rate,
         step=before.optimizer_state.step,
-        progress=progress,
+        position=position,
     )
     worst = update_gap(
         after.state,
@@ -170,7 +180,44 @@ def rule_gap(
         roundings=stored_roundings(update),
     )
     gaps = [worst, *(layer_gap(after.optimizer_state.slots[slot], slots[slot]) for slot in slots)]
+    gaps.append(_gap_after_the_end(update, before, after, names=parameters, position=position))
     return max(gaps, key=lambda gap: gap.gap)
+
+
+def _gap_after_the_end(
+    update: Update,
+    before: Snapshot,
+    after: Snapshot,
+    *,
+    names: Iterable[str],
+    position: Position,
+) -> Worst:
+    """Return whether anything has moved of groups whose epochs are over: not by one rounding.
+
+    An average that writes back may move their parameters.
+    """
+    over = [
+        name
+        for name in names
+        if update.assign(name, before.state[name].ndim).is_over(position.epoch)
+    ]
+    move = average_move(
+        update.averaging,
+        count=before.optimizer_state.step + 1,
+        progress=position.progress,
+    )
+    gaps = [
+        identity_gap(
+            after.optimizer_state.slots[slot],
+            arrays,
+            names=[name for name in over if name in arrays],
+        )
+        for slot, arrays in before.optimizer_state.slots.items()
+        if slot != AVERAGE
+    ]
+    if not move.writes_back:
+        gaps.append(identity_gap(after.state, before.state, names=over))
+    return max(gaps, key=lambda gap: gap.gap, default=NOTHING)
 
 
 def _of_parameters(slots: Mapping[str, State], parameters: State) -> dict[str, State]:

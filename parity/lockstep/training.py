@@ -51,6 +51,7 @@ from parity.lockstep.loop import (
     total_steps,
     training_steps,
 )
+from parity.spec.optimizers import OptimizerForm, SgdKilostep
 from parity.spec.recipe import ResolvedRecipe, build_recipe
 
 WEIGHTS_FILES = {"torch": "weights.pt", "keras": "model.weights.h5"}
@@ -66,7 +67,8 @@ class RunSettings:
     Attributes:
         seed: Of initial weights, order and augmentation.
         framework: `torch` or `keras`.
-        dtype: `float32` or `float64`.
+        dtype: One of `runtime.TRAINING_DTYPES`.
+        compiled: Whether the net's passes are compiled.
         device: As the framework names it.
         keras_backend: Backend of a Keras run; None for torch.
         memory_format: Layout of a torch run's activations; None for Keras.
@@ -75,6 +77,7 @@ class RunSettings:
     seed: int
     framework: str
     dtype: str
+    compiled: bool
     device: str
     keras_backend: str | None
     memory_format: str | None
@@ -157,6 +160,7 @@ class TrainingRun:
             memory_format=settings.memory_format,
             device=settings.device,
             keras_backend=settings.keras_backend,
+            compiled=settings.compiled,
         )
         self._unlock = weakref.finalize(self, os.close, lock_folder(folder))
         self._step, self._digest, self._seconds = 0, START_DIGEST, 0.0
@@ -256,7 +260,7 @@ class TrainingRun:
             self._write_record("interrupted", None)
             message = (
                 f"{self.folder}: the training loss is not finite after epoch {epoch}: the training "
-                f"has diverged. Try a smaller optimizer.lr than {self.recipe.optimizer.lr}."
+                f"has diverged. Try a smaller {_describe_rate(self.recipe.optimizer)}."
             )
             raise RunError(message)
         self._seconds += self._epoch.seconds
@@ -320,6 +324,12 @@ class TrainingRun:
             "result": result,
         }
         write_json(self.folder / RUN_FILE, record)
+
+
+def _describe_rate(form: OptimizerForm) -> str:
+    if isinstance(form, SgdKilostep):
+        return f"optimizer.lr_per_kilostep than {form.lr_per_kilostep}"
+    return f"optimizer.lr than {form.lr}"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from parity.lockstep.fields import COMPILED
 from parity.report.locksteps import LockstepRecord
 from parity.report.recipes import recipe_overrides
 from parity.report.series import Series
@@ -17,7 +18,8 @@ def render_train_command(series: Series) -> str:
     run = series.runs[0]
     words = ["python", "-m", "parity.train", "--framework", run.framework]
     words += [*_recipe_words(run.recipe), *_backend_words(run.keras_backend)]
-    command = shlex.join([*words, "--dtype", run.dtype, "--device", run.device])
+    words += ["--dtype", run.dtype, "--device", run.device]
+    command = shlex.join([*words, "--compile"] if run.compiled else words)
     seeds = [str(run.seed) for run in series.runs]
     if len(seeds) == 1:
         return f"{command} --seed {seeds[0]}"
@@ -27,13 +29,14 @@ def render_train_command(series: Series) -> str:
 def render_lockstep_command(record: LockstepRecord) -> str:
     """Return the shell command that repeats a lockstep."""
     reference, _, reference_backend = record.reference.partition("-")
-    candidate, _, candidate_backend = record.candidate.partition("-")
+    candidate, _, candidate_backend = record.candidate.removesuffix(COMPILED).partition("-")
     words = ["parity", "lockstep", *_recipe_words(record.recipe), "--seed", str(record.seed)]
     words += ["--reference", reference, "--candidate", candidate]
     words += _backend_words(candidate_backend or reference_backend)
     words += ["--steps", str(record.steps), f"--{record.mode}"]
     words += ["--every", str(record.every)] if record.every > 1 else []
     words += ["--dtype", record.dtype, "--device", record.device]
+    words += ["--compile"] if record.candidate.endswith(COMPILED) else []
     if record.injected is not None:
         words += ["--inject", record.injected]
     return shlex.join(words)

@@ -287,7 +287,8 @@ def _environment_rows(
         for series in experiment.series:
             settings = run_settings(series.runs[0])
             machine = [
-                settings[name] for name in ("cpu", "device", "threads", "dtype", "memory format")
+                settings[name]
+                for name in ("cpu", "device", "threads", "dtype", "memory format", "compilation")
             ]
             rows.append(
                 (series.name, ", ".join(machine), _describe_versions(series.runs[0].versions))

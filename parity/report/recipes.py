@@ -59,4 +59,19 @@ def flatten_table(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _toml_word(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """Return a value as `--set` reads it: a string of its own needs no quotes.
+
+    >>> _toml_word([{"members": "bias", "trained_epochs": float("inf")}])
+    "[{members='bias', trained_epochs=inf}]"
+    """
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}={_toml_part(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml_part, value)) + "]"
+    return str(value)
+
+
+def _toml_part(value: object) -> str:
+    return f"'{value}'" if isinstance(value, str) else _toml_word(value)

@@ -77,6 +77,7 @@ class RunRecord:
         folder: Where it was read from.
         recipe: The resolved recipe as nested tables.
         keras_backend: None for a torch run.
+        compiled: Whether the net's passes were compiled.
         threads: Of the processor, or None where the run left them to the framework.
         versions: Package name -> version.
         status: `running`, `interrupted` or `finished`.
@@ -92,6 +93,7 @@ class RunRecord:
     framework: str
     keras_backend: str | None
     dtype: str
+    compiled: bool
     threads: int | None
     memory_format: str | None
     device: str

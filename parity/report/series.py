@@ -101,6 +101,7 @@ def run_settings(run: RunRecord) -> dict[str, str]:
     """Return what besides recipe, seed and framework decides a run's bits, as text by name."""
     return {
         "dtype": run.dtype,
+        "compilation": "compiled" if run.compiled else "not compiled",
         "device": run.device,
         "threads": "default threads"
         if run.threads is None

@@ -24,11 +24,12 @@ from parity.spec.losses import LOSSES, LossSpec
 from parity.spec.optimizers import (
     AVERAGINGS,
     CLIPPINGS,
-    OPTIMIZERS,
+    OPTIMIZER_FORMS,
     AveragingSpec,
     ClippingSpec,
     Group,
-    OptimizerSpec,
+    OptimizerForm,
+    SgdKilostep,
     Update,
 )
 from parity.spec.schedules import SCHEDULES
@@ -56,7 +57,7 @@ class ResolvedRecipe:
         conventions: Where the frameworks disagree.
         augment: Random crop, flip and cutout.
         loss: Loss and label smoothing.
-        optimizer: Update rule with all its forms.
+        optimizer: Update rule with all its forms; what trains is `update.rule`.
         groups: Parameters whose rates differ from the rule's.
         clipping: What is done to gradients first.
         averaging: Average of the weights that is kept, and whether it is what is scored.
@@ -75,7 +76,7 @@ class ResolvedRecipe:
     conventions: Conventions
     augment: Augment
     loss: LossSpec
-    optimizer: OptimizerSpec
+    optimizer: OptimizerForm
     groups: tuple[Group, ...]
     clipping: ClippingSpec
     averaging: AveragingSpec
@@ -95,8 +96,9 @@ class ResolvedRecipe:
     @property
     def update(self) -> Update:
         """Everything between a batch's gradients and the next weights."""
+        rule = self.optimizer
         return Update(
-            rule=self.optimizer,
+            rule=rule.rule(batch_size=self.batch_size) if isinstance(rule, SgdKilostep) else rule,
             groups=self.groups,
             clipping=self.clipping,
             averaging=self.averaging,
@@ -140,7 +142,7 @@ _TABLES = (
 # Key of a table -> what its `kind` may name.
 _KINDS: dict[str, Mapping[str, Any]] = {
     "loss": LOSSES,
-    "optimizer": OPTIMIZERS,
+    "optimizer": OPTIMIZER_FORMS,
     "clipping": CLIPPINGS,
     "averaging": AVERAGINGS,
     "schedule": SCHEDULES,

@@ -7,6 +7,7 @@ refused: a check that passes it has caught nothing. Imports numpy, `parity.error
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,11 +18,11 @@ from parity.errors import SpecError, describe_nearest
 from parity.rng import stream
 from parity.spec.conventions import Conventions
 from parity.spec.losses import LossSpec
-from parity.spec.optimizers import NoClipping, OptimizerSpec, Update
+from parity.spec.optimizers import Group, GroupSchedule, NoClipping, OptimizerForm, Update
 
 Array = NDArray[Any]
 ArrayFault = Callable[[Array, np.random.Generator], Array]
-SpecType = TypeVar("SpecType", Conventions, OptimizerSpec, LossSpec)
+SpecType = TypeVar("SpecType", Conventions, OptimizerForm, LossSpec)
 Change = Callable[[Any], Any]
 
 _RELATIVE_BUMP = 1e-3
@@ -139,6 +140,12 @@ OPTIMIZER_FAULTS: dict[str, tuple[str, Change]] = {
     "renormalizes_flipped": ("renormalizes", lambda value: not value),
     "others_off": ("others", lambda rule: dataclasses.replace(rule, lr=rule.lr * 1.001)),
 }
+# Of the form in which a recipe may state SGD; the rule that it gives has the faults above.
+KILOSTEP_FAULTS: dict[str, tuple[str, Change]] = {
+    "lr_per_kilostep_off": ("lr_per_kilostep", lambda value: value * (1.0 + 1e-9)),
+    "decay_per_kilostep_off": ("decay_per_kilostep", lambda value: value * 1.002),
+    "decay_per_kilostep_missing": ("decay_per_kilostep", lambda value: value * 0.0),
+}
 LOSS_FAULTS: dict[str, tuple[str, Change]] = {
     "label_smoothing_missing": ("label_smoothing", lambda value: value * 0.0),
     "label_smoothing_off": ("label_smoothing", lambda value: value * 1.001),
@@ -157,7 +164,7 @@ LOSS_FAULTS: dict[str, tuple[str, Change]] = {
         lambda value: "sum" if value == "mean" else "mean",
     ),
 }
-SPEC_FAULTS = CONVENTION_FAULTS | OPTIMIZER_FAULTS | LOSS_FAULTS
+SPEC_FAULTS = CONVENTION_FAULTS | OPTIMIZER_FAULTS | KILOSTEP_FAULTS | LOSS_FAULTS
 
 
 def _changed(field: str, change: Change) -> Change:
@@ -173,7 +180,26 @@ def _changed(field: str, change: Change) -> Change:
 
 
 def _of_first_group(change: Change) -> Change:
-    return lambda groups: (change(groups[0]), *groups[1:]) if groups else groups
+    """Return a change of the first group that it makes another."""
+
+    def apply(groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        for index, group in enumerate(groups):
+            if change(group) != group:
+                return (*groups[:index], change(group), *groups[index + 1 :])
+        return groups
+
+    return apply
+
+
+def _trained_to_the_end(group: Group) -> Group:
+    return dataclasses.replace(group, trained_epochs=math.inf, schedule="shared")
+
+
+def _other_schedule(group: Group) -> Group:
+    if group.trained_epochs == math.inf:
+        return group
+    other: GroupSchedule = "shared" if group.schedule == "linear_to_end" else "linear_to_end"
+    return dataclasses.replace(group, schedule=other)
 
 
 # Fault -> part of an `Update`, and change of that part.
@@ -198,6 +224,12 @@ UPDATE_FAULTS: dict[str, tuple[str, Change]] = {
         "groups",
         _of_first_group(_changed("decay_factor", lambda value: value + 0.002)),
     ),
+    "group_trained_on": ("groups", _of_first_group(_trained_to_the_end)),
+    "group_end_off": (
+        "groups",
+        _of_first_group(_changed("trained_epochs", lambda value: value * 0.75)),
+    ),
+    "group_schedule_flipped": ("groups", _of_first_group(_other_schedule)),
     "average_decay_off": ("averaging", _changed("decay", lambda value: value * (1.0 - 1e-9))),
     "average_period_off": ("averaging", _changed("every", lambda value: value + 1)),
     "average_start_flipped": ("averaging", _changed("starts_at", _OTHER_START.__getitem__)),
@@ -236,7 +268,7 @@ def seed_array_fault(name: str, array: ArrayLike, *, seed: int = 0) -> Array:
 
 
 def seed_spec_fault(name: str, spec: SpecType) -> SpecType:
-    """Return the conventions, update rule or loss with that fault of `SPEC_FAULTS`.
+    """Return the conventions, update rule, form of it or loss with that fault of `SPEC_FAULTS`.
 
     Raises:
         SpecError: If there is no such fault, or it cannot change this spec.

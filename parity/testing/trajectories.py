@@ -9,6 +9,7 @@ from parity.reference.optimizers import initial_slots, update_parameters
 from parity.reference.optimizers.types import Arrays, Slots
 from parity.rng import stream
 from parity.spec.optimizers import Update
+from parity.spec.position import position_at
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -39,6 +40,6 @@ def follow_update(
             slots,
             rate=rate,
             step=step,
-            progress=(step + 1) / len(rates),
+            position=position_at(step, steps_per_epoch=len(rates), steps=len(rates)),
         )
     return parameters, slots

@@ -56,6 +56,10 @@ REFUSED = {
         "Nearest: tensorflow",
     ),
     "unreachable resolution": ([*TRAIN, "--set", "resolution=33"], "resolution"),
+    "lockstep in mixed precision": (
+        ["lockstep", "--recipe", "best_sgd", "--dtype", "mixed_bfloat16"],
+        "float32, float64",
+    ),
     "unknown injection": (
         ["lockstep", "--recipe", "best_sgd", "--inject", "bn_epsilom=1e-3"],
         "Nearest: bn_epsilon",
@@ -228,6 +232,8 @@ def test_a_used_folder_is_refused_and_left_as_it_was(empty_folder, capsys):
         (["--seed", "5"], "seed"),
         (["--framework", "keras"], "framework"),
         (["--dtype", "float64"], "dtype"),
+        (["--dtype", "mixed_bfloat16"], "dtype"),
+        (["--compile"], "compiled was False, is True"),
     ],
 )
 def test_resume_with_other_options_names_them(empty_folder, capsys, arguments, named):
@@ -237,6 +243,29 @@ def test_resume_with_other_options_names_them(empty_folder, capsys, arguments, n
 
     assert code == 2
     assert named in capsys.readouterr().err
+
+
+def test_a_run_that_goes_on_without_being_compiled_is_refused(empty_folder, capsys):
+    path = empty_folder / "run" / "run.json"
+    run_once(empty_folder / "run")
+    record = json.loads(path.read_text())
+    record["identity"]["compiled"] = True
+    path.write_text(json.dumps(record))
+
+    code = cli.run(["train", "--resume", "run", "--no-compile"])
+
+    assert code == 2
+    assert "compiled was True, is False" in capsys.readouterr().err
+
+
+def test_options_of_compilation_and_precision_reach_the_record(empty_folder, monkeypatch):
+    monkeypatch.setattr("parity.cli.train.carry_out", lambda run: None)
+
+    code = cli.run([*TRAIN, *TINY, "--out", "run", "--compile", "--dtype", "mixed_float16"])
+
+    identity = json.loads((empty_folder / "run" / "run.json").read_text())["identity"]
+    assert code == 0
+    assert (identity["compiled"], identity["dtype"]) == (True, "mixed_float16")
 
 
 def test_a_finished_run_prints_the_command_that_converts_it(empty_folder, capsys):

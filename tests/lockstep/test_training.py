@@ -10,8 +10,9 @@ import torch
 from safetensors.numpy import save
 
 from benchmarks.kill_and_resume import repeat_killed, run_whole
+from parity import runtime
 from parity.cli.options import open_stream, resolve
-from parity.cli.train import make_settings
+from parity.cli.train import describe_start, make_settings
 from parity.errors import RunError
 from parity.lockstep import loop, training
 from parity.lockstep.checkpoints import read_checkpoint
@@ -20,7 +21,9 @@ from parity.lockstep.training import describe_changes, resume_run, start_run
 from parity.masks import draw_masks
 
 
-def tiny_run(folder, *, framework="torch", epochs=2, model="resnet8:width=2", overrides=()):
+def tiny_run(
+    folder, *, framework="torch", epochs=2, model="resnet8:width=2", overrides=(), **settings
+):
     recipe = resolve(
         "best_sgd",
         data="synthetic",
@@ -29,7 +32,7 @@ def tiny_run(folder, *, framework="torch", epochs=2, model="resnet8:width=2", ov
         overrides=["batch_size=128", *overrides],
     )
     stream = open_stream(recipe, seed=1, folder=None, download=False)
-    settings = make_settings(framework, recipe=recipe, stream=stream)
+    settings = make_settings(framework, recipe=recipe, stream=stream, **settings)
     return start_run(recipe, settings, stream=stream, folder=folder), stream
 
 
@@ -66,14 +69,51 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, framework, killed_at):
     assert records[0]["stream_digest"] == records[1]["stream_digest"]
 
 
+@pytest.mark.parametrize("dtype", runtime.MIXED_DTYPES)
+def test_a_run_in_mixed_precision_resumes_to_the_same_bits(tmp_path, dtype):
+    whole, stream = tiny_run(tmp_path / "whole", dtype=dtype)
+    whole.train()
+    broken, _ = tiny_run(tmp_path / "broken", dtype=dtype)
+    with pytest.raises(StopAt.KilledError):
+        broken.train(on_progress=StopAt(5))
+
+    resumed = resume_run(tmp_path / "broken", stream=stream)
+    resumed.train()
+
+    assert resumed.net.dtype == dtype
+    assert state_digest(resumed.net.state()) == state_digest(whole.net.state())
+
+
+def test_a_compiled_run_says_so_and_that_jax_needs_no_option(tmp_path):
+    run, _ = tiny_run(tmp_path / "run", compiled=True)
+    said = describe_start(run)
+    run.settings = dataclasses.replace(run.settings, keras_backend="jax")
+
+    added = [line for line in describe_start(run) if line not in said]
+
+    assert "torch float32, compiled, seed 1" in said[0]
+    assert added == ["(Keras on jax is compiled in any case: --compile changes nothing)"]
+
+
+def test_a_compiled_run_is_compiled_again_when_it_is_resumed(tmp_path):
+    run, stream = tiny_run(tmp_path / "run", compiled=True)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del run  # it holds the folder
+
+    resumed = resume_run(tmp_path / "run", stream=stream)
+
+    assert record["identity"]["compiled"]
+    assert resumed.net.compiled
+
+
 DROPPING = "resnet8:width=2,stochastic_depth=0.5,dropout=0.5"
 
 
-def broken_and_whole(folder, framework):
+def broken_and_whole(folder, framework, **options):
     """Return the weights of a run stopped within an epoch and gone on with, and of a whole one."""
-    whole, stream = tiny_run(folder / "whole", framework=framework, model=DROPPING)
+    whole, stream = tiny_run(folder / "whole", framework=framework, **options)
     whole.train()
-    broken, _ = tiny_run(folder / "broken", framework=framework, model=DROPPING)
+    broken, _ = tiny_run(folder / "broken", framework=framework, **options)
     with pytest.raises(StopAt.KilledError):
         broken.train(on_progress=StopAt(stream.steps_per_epoch + 2))
     assert read_checkpoint(folder / "broken").step == stream.steps_per_epoch + 1
@@ -88,7 +128,24 @@ def test_a_run_that_drops_resumes_within_an_epoch_to_the_same_bits(
 ):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
 
-    resumed, whole = broken_and_whole(tmp_path, framework)
+    resumed, whole = broken_and_whole(tmp_path, framework, model=DROPPING)
+
+    assert resumed == whole
+
+
+ENDING = (
+    "groups=[{members='bias', lr_factor=1.0, decay_factor=1.0, trained_epochs=1.5, "
+    "schedule='linear_to_end'}]"
+)
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_a_run_whose_group_ends_resumes_within_an_epoch_to_the_same_bits(
+    tmp_path, monkeypatch, framework
+):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+
+    resumed, whole = broken_and_whole(tmp_path, framework, overrides=[ENDING])
 
     assert resumed == whole
 
@@ -155,7 +212,7 @@ def test_masks_drawn_by_turn_would_not_resume_to_the_same_bits(tmp_path, monkeyp
 
     monkeypatch.setattr(loop, "draw_masks", drawn_by_turn)
 
-    resumed, whole = broken_and_whole(tmp_path, "torch")
+    resumed, whole = broken_and_whole(tmp_path, "torch", model=DROPPING)
 
     assert resumed != whole
 
@@ -346,7 +403,7 @@ def test_files_of_a_run_are_as_readable_as_others(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"identity": {}}, r"10 keys missing \(identity\.recipe, "),
+        ({"identity": {}}, r"11 keys missing \(identity\.recipe, "),
         ({"identity": None}, r"identity must be a table; got None"),
         ({"status": "done"}, r"status must be one of running, "),
         ({"format": 99}, r"format must be 1; got 99"),

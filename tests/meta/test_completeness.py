@@ -22,11 +22,17 @@ from parity.reference.optimizers import STEPS
 from parity.spec import layers as spec_layers
 from parity.spec.conventions import TORCH, Conventions
 from parity.spec.losses import LOSSES, LossSpec
-from parity.spec.optimizers import OPTIMIZERS, OptimizerSpec
+from parity.spec.models import named_spec
+from parity.spec.optimizers import OPTIMIZER_FORMS, OPTIMIZERS, OptimizerSpec
 from parity.spec.recipe import RECIPE_FOLDER, load_recipe, read_toml, recipe_names
 from parity.spec.resnet import resnet_spec
 from parity.testing import cases
-from parity.testing.faults import CONVENTION_FAULTS, LOSS_FAULTS, OPTIMIZER_FAULTS
+from parity.testing.faults import (
+    CONVENTION_FAULTS,
+    KILOSTEP_FAULTS,
+    LOSS_FAULTS,
+    OPTIMIZER_FAULTS,
+)
 from parity.testing.updates import UPDATES
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +146,11 @@ def test_optimizer_is_in_every_place(kind):
     assert forgotten(OPTIMIZERS[kind], OPTIMIZER_PLACES) == []
 
 
+@pytest.mark.parametrize("kind", sorted(set(OPTIMIZER_FORMS) - set(OPTIMIZERS)))
+def test_form_of_an_optimizer_has_a_fault_for_every_field(kind):
+    assert unfaulted(OPTIMIZER_FORMS[kind], OPTIMIZER_FAULTS | KILOSTEP_FAULTS) == set()
+
+
 @pytest.mark.parametrize("kind", LOSSES)
 def test_loss_is_in_every_place(kind):
     assert forgotten(LOSSES[kind], LOSS_PLACES) == []
@@ -198,7 +209,7 @@ def test_recipe_resolves_for_a_data_set(name, data):
     recipe = load_recipe(name, data=data)
     side = recipe.resolution or 32
 
-    spec = resnet_spec(
+    spec = named_spec(
         recipe.model,
         conventions=recipe.conventions,
         in_channels=1,

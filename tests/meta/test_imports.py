@@ -69,8 +69,9 @@ TABLE = (
     # The reference checks the twins, so it shares no code with them.
     Row(owner="parity.reference", module=CORE),
     Row(owner="parity.augment", module=CORE),
-    # The protocol that crosses layers is plain NumPy; what implements it is further down.
-    Row(owner="parity.frameworks.net", module=("numpy",)),
+    # The protocol that crosses layers is plain NumPy, and a step's place in time; what implements
+    # it is further down.
+    Row(owner="parity.frameworks.net", module=("numpy", "parity.spec.position")),
     Row(owner="parity.compare", module=(*NEUTRAL, "parity.reference")),
     Row(
         owner="parity.data",
@@ -86,7 +87,10 @@ TABLE = (
         module=(*CORE, "parity.runtime", "conversion.layouts"),
         deferred=(*FRAMEWORKS, "models_torch", "models_keras"),
     ),
-    Row(owner="parity.frameworks.torch_net", module=(*SPEC, "parity.frameworks", "torch")),
+    Row(
+        owner="parity.frameworks.torch_net",
+        module=(*SPEC, "parity.runtime", "parity.frameworks", "torch"),
+    ),
     Row(
         owner="parity.frameworks.keras_net",
         module=(*SPEC, "parity.runtime", "parity.frameworks", "conversion.layouts", "keras"),

@@ -165,10 +165,10 @@ class Misled:
     def trace(self, images, *, training, masks):
         return self._net.trace(images, training=training, masks=self._misled(masks))
 
-    def step(self, batch, *, rate, progress, with_gradients):
+    def step(self, batch, *, rate, position, with_gradients):
         wrong = dataclasses.replace(batch, masks=self._misled(batch.masks))
         self._step += 1
-        return self._net.step(wrong, rate=rate, progress=progress, with_gradients=with_gradients)
+        return self._net.step(wrong, rate=rate, position=position, with_gradients=with_gradients)
 
 
 def drawn_otherwise(**changes):

@@ -155,8 +155,8 @@ class Tampered:
         wrong = self._quantity == ("training" if training else "evaluation")
         return {name: array * (self.FACTOR if wrong else 1.0) for name, array in outputs.items()}
 
-    def step(self, batch, *, rate, progress, with_gradients):
-        record = self._net.step(batch, rate=rate, progress=progress, with_gradients=with_gradients)
+    def step(self, batch, *, rate, position, with_gradients):
+        record = self._net.step(batch, rate=rate, position=position, with_gradients=with_gradients)
         self._has_trained = True
         if self._quantity == "loss":
             return dataclasses.replace(record, loss=record.loss * self.FACTOR)
@@ -305,13 +305,18 @@ def test_a_pass_says_which_wrong_twins_it_would_have_caught(kwargs, missed):
     assert record["input_sensitivity"] > 0.1
 
 
+VECTORS = (
+    "{members='vectors', lr_factor=2.0, decay_factor=0.0, trained_epochs=inf, schedule='shared'}"
+)
+
+
 def test_wrong_twins_of_clipping_groups_and_averages_are_named_by_their_field():
     record = lockstep(
         recipe="lookahead",
         steps=1,
         overrides=[
             "clipping={kind='global_norm', limit=1.0, epsilon=0.5}",
-            "groups=[{members='vectors', lr_factor=2.0, decay_factor=0.0}]",
+            f"groups=[{VECTORS}]",
         ],
     )
 

@@ -39,6 +39,7 @@ from parity.spec.losses import (
 )
 from parity.spec.model_spec import ModelSpec
 from parity.spec.optimizers import Group, Sgd, Update
+from parity.spec.position import position_at
 from parity.testing import specs, strategies
 from parity.testing.faults import (
     CONVENTION_FAULTS,
@@ -185,9 +186,7 @@ def step_gaps(net, trial, state, *, step, rate, expected_rate):
     """Return whether a training step of `net` from `state` is at a kink, and its gaps."""
     before = take_snapshot(net)
     tape, loss, gradients = run_reference(trial, state, step=step)
-    record = net.step(
-        trial.batch(step), rate=rate, progress=progress_after(step), with_gradients=True
-    )
+    record = net.step(trial.batch(step), rate=rate, position=position_of(step), with_gradients=True)
     after = take_snapshot(net)
     return is_at_a_kink(tape), {
         "logits": trace_gap({"logits": record.logits}, {"logits": tape.logits}),
@@ -201,13 +200,13 @@ def step_gaps(net, trial, state, *, step, rate, expected_rate):
             after,
             gradients=record.gradients,
             rate=expected_rate,
-            progress=progress_after(step),
+            position=position_of(step),
         ),
     }
 
 
-def progress_after(step):
-    return (step + 1) / len(RATE_FACTORS)
+def position_of(step):
+    return position_at(step, steps_per_epoch=2, steps=len(RATE_FACTORS))
 
 
 def trajectory_gap(net, trial):
@@ -228,7 +227,7 @@ def trajectory_gap(net, trial):
             slots,
             rate=factor * trial.update.rule.lr,
             step=step,
-            progress=progress_after(step),
+            position=position_of(step),
         )
         state = start | tape.buffers | parameters
     after = take_snapshot(net)
@@ -366,7 +365,13 @@ BINARY = BinaryCrossEntropy(
     reduction="sum",
 )
 SUMMED = CrossEntropy(label_smoothing=0.2, reduction="sum")
-FAST_BIASES = Group(members="norm_bias", lr_factor=64.0, decay_factor=1 / 64)
+FAST_BIASES = Group(
+    members="norm_bias",
+    lr_factor=64.0,
+    decay_factor=1 / 64,
+    trained_epochs=math.inf,
+    schedule="shared",
+)
 FIXED = {
     "basic-cifar-sgd": Trial(spec=BASIC, update=Update(rule=SGD), loss=TWO_VIEWS),
     "bottleneck-imagenet-adam": Trial(spec=BOTTLENECK, update=Update(rule=ADAM), loss=BINARY),

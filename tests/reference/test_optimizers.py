@@ -16,11 +16,14 @@ from parity.reference.optimizers import (
 from parity.rng import stream
 from parity.spec.optimizers import (
     Ema,
+    Group,
+    LookaheadEma,
     NormClipping,
     Update,
 )
+from parity.spec.position import Position
 from parity.testing import specs
-from parity.testing.assertions import assert_close, assert_states_close
+from parity.testing.assertions import assert_close, assert_identical, assert_states_close
 from parity.testing.trajectories import draw_arrays, follow_update
 from parity.testing.updates import (
     MUON_TORCH,
@@ -147,6 +150,69 @@ def test_update_leaves_what_it_was_given():
         atol=0.0,
         rtol=0.0,
     )
+
+
+ENDING = Group(
+    members="norm", lr_factor=2.0, decay_factor=1.0, trained_epochs=4.0, schedule="linear_to_end"
+)
+STARTS, GRADIENTS = (draw_arrays(kind, SHAPES) for kind in ("parameters", "gradients"))
+
+
+def update_at(update, epoch, *, slots=None):
+    """Return parameters and slots after the fourth update."""
+    return update_parameters(
+        update,
+        STARTS,
+        GRADIENTS,
+        slots or initial_slots(update, STARTS),
+        rate=0.25,
+        step=3,
+        position=Position(epoch=epoch, progress=0.5),
+    )
+
+
+def test_group_that_has_ended_keeps_parameter_and_slots():
+    update = Update(rule=dataclasses.replace(SGD, l2=0.5, decoupled_decay=0.5), groups=(ENDING,))
+
+    parameters, slots = update_at(update, 4.0)
+
+    assert_identical(parameters["bn.weight"], STARTS["bn.weight"])
+    assert_identical(slots["momentum_buffer"]["bn.weight"], np.zeros(4))
+    assert not np.array_equal(parameters["conv.weight"], STARTS["conv.weight"])
+
+
+def test_gradient_of_a_group_that_has_ended_is_not_clipped_with_the_rest():
+    clipping = NormClipping(kind="global_norm", limit=0.5, epsilon=0.0)
+    update = Update(
+        rule=dataclasses.replace(SGD, momentum=0.0), groups=(ENDING,), clipping=clipping
+    )
+
+    actual = update_at(update, 4.0)[0]["conv.weight"]
+
+    gradient = GRADIENTS["conv.weight"]
+    expected = STARTS["conv.weight"] - 0.25 * gradient * 0.5 / np.linalg.norm(gradient)
+    assert_close(actual, expected, atol=0.0, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("epoch", "rate"), [(0.0, 1.0), (1.0, 0.75), (3.5, 0.125)])
+def test_rate_of_a_group_falls_from_its_base_on_a_line_to_its_end(epoch, rate):
+    update = Update(rule=dataclasses.replace(SGD, lr=0.5, momentum=0.0), groups=(ENDING,))
+
+    actual = update_at(update, epoch)[0]["bn.weight"]
+
+    expected = STARTS["bn.weight"] - rate * GRADIENTS["bn.weight"]
+    assert_close(actual, expected, atol=0.0, rtol=1e-14)
+
+
+def test_average_may_move_what_has_ended():
+    averaging = LookaheadEma(every=4, decay=0.5, power=0.0)
+    update = Update(rule=SGD, groups=(ENDING,), averaging=averaging)
+    slots = initial_slots(update, STARTS)
+    slots["average"]["bn.weight"] = np.full(4, 3.0)
+
+    actual = update_at(update, 4.0, slots=slots)[0]["bn.weight"]
+
+    assert_close(actual, 0.5 * 3.0 + 0.5 * STARTS["bn.weight"], atol=0.0, rtol=1e-14)
 
 
 def test_update_refuses_what_does_not_match_and_lists_it_all():

@@ -21,6 +21,7 @@ from parity.spec.optimizers import (
     NormClipping,
     Update,
 )
+from parity.spec.position import position_at
 from parity.testing import specs
 from parity.testing.assertions import assert_states_close
 from parity.testing.updates import (
@@ -100,7 +101,7 @@ def test_update_matches_what_a_peer_printed(row):
             slots,
             rate=rate,
             step=step,
-            progress=(step + 1) / len(rates),
+            position=position_at(step, steps_per_epoch=len(rates), steps=len(rates)),
         )
 
     expected = {

@@ -56,6 +56,7 @@ def run_table(
             "framework": framework,
             "keras_backend": "tensorflow" if framework == "keras" else None,
             "dtype": "float32",
+            "compiled": False,
             "threads": 2,
             "memory_format": "channels_last",
             "device": "cpu",

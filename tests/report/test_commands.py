@@ -27,6 +27,27 @@ def test_train_command_of_one_seed_has_no_loop(load_run):
     )
 
 
+def test_train_command_of_a_compiled_run_compiles(load_run):
+    recipe = {"name": "own", "data": "digits"}
+    (series,) = group_series([load_run(recipe=recipe, dtype="mixed_bfloat16", compiled=True)])
+
+    assert render_train_command(series) == (
+        "python -m parity.train --framework torch --recipe own --data digits "
+        "--dtype mixed_bfloat16 --device cpu --compile --seed 0"
+    )
+
+
+def test_lockstep_command_of_a_compiled_candidate_compiles(load_lockstep):
+    record = load_lockstep(
+        candidate="keras-tensorflow-compiled", recipe={"name": "own", "data": "digits"}
+    )
+
+    assert render_lockstep_command(record) == (
+        "parity lockstep --recipe own --data digits --seed 0 --reference torch --candidate keras "
+        "--keras-backend tensorflow --steps 2 --resync --dtype float64 --device cpu --compile"
+    )
+
+
 def test_lockstep_command_names_mode_precision_and_fault(load_lockstep):
     record = load_lockstep(injected="bn_epsilon=0.001", recipe={"name": "own", "data": "digits"})
 

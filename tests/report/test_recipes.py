@@ -5,6 +5,8 @@ import pytest
 from parity.report.recipes import recipe_overrides, title_recipes
 from parity.spec.recipe import load_recipe
 
+GROUP = "{members='bias', lr_factor=1.0, decay_factor=1.0, trained_epochs=inf, schedule='shared'}"
+
 
 @pytest.mark.parametrize(
     "overrides",
@@ -13,8 +15,9 @@ from parity.spec.recipe import load_recipe
         ("optimizer.lr=0.05",),
         ("optimizer.nesterov=true", "augment.crop_px=2"),
         ('conventions.conv_init="glorot_uniform"',),
+        (f"groups=[{GROUP}]",),
     ],
-    ids=["none", "float", "bool-and-int", "string"],
+    ids=["none", "float", "bool-and-int", "string", "list-of-tables"],
 )
 def test_overrides_make_the_shipped_recipe_the_stored_one(overrides):
     stored = load_recipe("best_sgd", data="digits", overrides=overrides)

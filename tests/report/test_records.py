@@ -101,7 +101,7 @@ def test_damaged_run_file_is_refused(write_run, content):
             r"result\.test_accuracy_plain must be an integer or a float or null; got 'high'",
         ),
         ({"result": {"seconds": 1.0}}, r"3 keys missing \(result\.test_accuracy, "),
-        ({"identity": {"seed": 0}}, r"9 keys missing \(identity\.recipe, "),
+        ({"identity": {"seed": 0}}, r"10 keys missing \(identity\.recipe, "),
     ],
     ids=[
         *("format", "status", "no-result", "two-types", "bool"),

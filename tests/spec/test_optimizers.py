@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 
@@ -56,6 +57,14 @@ WRONG_PARTS = [
     (lambda: group(members="norms"), "members must be one of vectors"),
     (lambda: group(lr_factor=0.0), "lr_factor must be > 0"),
     (lambda: group(decay_factor=-1.0), "decay_factor must be >= 0"),
+    (lambda: group(trained_epochs=0.0), "trained_epochs must be > 0, inf for all; got 0.0"),
+    (lambda: group(trained_epochs=math.nan), "trained_epochs must be > 0, inf for all; got nan"),
+    (lambda: group(schedule="linear"), "schedule must be 'shared' or 'linear_to_end'"),
+    (lambda: group(schedule="linear_to_end"), "'linear_to_end' needs trained_epochs that end"),
+    (lambda: kilostep(lr_per_kilostep=0.0), "lr_per_kilostep must be > 0 and finite; got 0.0"),
+    (lambda: kilostep(decay_per_kilostep=-1.0), "decay_per_kilostep must be >= 0 and finite"),
+    (lambda: kilostep(momentum=1.0), r"momentum must be in \[0, 1\); got 1.0"),
+    (lambda: kilostep(momentum=0.0), "nesterov needs momentum > 0"),
     (lambda: ema(decay=1.0), r"decay must be in \[0, 1\)"),
     (lambda: ema(starts_at="end"), "starts_at must be 'initial_weights' or 'first_move'"),
     (lambda: lookahead(every=0), "every must be >= 1"),
@@ -65,7 +74,13 @@ WRONG_PARTS = [
 
 
 def group(**changes):
-    return Group(**({"members": "norm", "lr_factor": 1.0, "decay_factor": 1.0} | changes))
+    values = {"members": "norm", "lr_factor": 1.0, "decay_factor": 1.0}
+    ends = {"trained_epochs": math.inf, "schedule": "shared"}
+    return Group(**(values | ends | changes))
+
+
+def kilostep(**changes):
+    return dataclasses.replace(updates.AIRBENCH95, **changes)
 
 
 def ema(**changes):

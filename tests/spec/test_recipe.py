@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import tomllib
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from parity.errors import RecipeError
 from parity.spec.conventions import KERAS, TORCH
-from parity.spec.optimizers import Adam, Group, LookaheadEma, NormClipping, Sgd, Update
+from parity.spec.optimizers import Adam, LookaheadEma, NormClipping, Sgd, Update
 from parity.spec.recipe import (
     DATA_KEYS,
     RECIPE_FOLDER,
@@ -20,7 +21,7 @@ from parity.spec.recipe import (
     resolve_recipe,
 )
 from parity.spec.tables import describe_wrong_type
-from parity.testing.updates import UPDATES
+from parity.testing.updates import UNDECAYED_VECTORS, UPDATES
 
 BEST_SGD = (RECIPE_FOLDER / "best_sgd.toml").read_text(encoding="utf-8")
 ON_DIGITS = load_recipe("best_sgd", data="digits")
@@ -57,7 +58,15 @@ OTHER_VALUES = {
     "optimizer.velocity_holds_lr": True,
     "optimizer.dampening": 0.1,
     "optimizer.l2_in_loss": True,
-    "groups": [{"members": "norm", "lr_factor": 2.0, "decay_factor": 0.0}],
+    "groups": [
+        {
+            "members": "norm",
+            "lr_factor": 2.0,
+            "decay_factor": 0.0,
+            "trained_epochs": math.inf,
+            "schedule": "shared",
+        }
+    ],
     "schedule.kind": "linear",
     "schedule.unit": "step",
     "schedule.warmup": "overlay",
@@ -70,6 +79,9 @@ OTHER_VALUES = {
     "evaluation.batch_size": 250,
     "evaluation.tta_level": 2,
 }
+UNDECAYED = (
+    "{members='vectors', lr_factor=1.0, decay_factor=0.0, trained_epochs=inf, schedule='shared'}"
+)
 KINDS = {
     "loss.kind",
     "optimizer.kind",
@@ -212,17 +224,58 @@ def test_override_may_replace_a_table_by_one_of_another_kind():
         overrides=[
             "clipping={kind='global_norm', limit=1.0, epsilon=1e-6}",
             "averaging={kind='lookahead_ema', every=5, decay=0.9, power=3.0}",
-            "groups=[{members='vectors', lr_factor=1.0, decay_factor=0.0}]",
+            f"groups=[{UNDECAYED}]",
             "averaging.every=4",
         ],
     )
 
     assert recipe.update == Update(
         rule=recipe.optimizer,
-        groups=(Group(members="vectors", lr_factor=1.0, decay_factor=0.0),),
+        groups=(UNDECAYED_VECTORS,),
         clipping=NormClipping(kind="global_norm", limit=1.0, epsilon=1e-6),
         averaging=LookaheadEma(every=4, decay=0.9, power=3.0),
     )
+
+
+KILOSTEP = (
+    "optimizer={kind='sgd_kilostep', lr_per_kilostep=11.5, decay_per_kilostep=0.0153, "
+    "momentum=0.85, nesterov=true, velocity_holds_lr=false, l2_in_loss=false}"
+)
+
+
+def test_rule_of_a_kilostep_recipe_follows_the_batch_size():
+    whole, half = (
+        load_recipe("best_sgd", data="digits", overrides=[KILOSTEP, f"batch_size={size}"])
+        for size in (1024, 512)
+    )
+
+    assert whole.update.rule.lr == half.update.rule.lr == pytest.approx(11.5 * 0.15 / (1024 * 1.15))
+    assert whole.update.rule.l2 == 2.0 * half.update.rule.l2 == pytest.approx(0.0153 * 1024 / 11.5)
+
+
+def test_kilostep_recipe_is_stored_as_it_was_stated():
+    recipe = load_recipe("best_sgd", data="digits", overrides=[KILOSTEP])
+    stored = json.loads(json.dumps(recipe.to_table()))
+
+    assert stored["optimizer"]["lr_per_kilostep"] == 11.5
+    assert "lr" not in stored["optimizer"]
+    assert build_recipe(stored, where="run.json") == recipe
+
+
+def test_override_of_a_kilostep_recipe_names_its_own_keys():
+    changed = apply_overrides(ON_DIGITS, [KILOSTEP, "optimizer.lr_per_kilostep=9.0"])
+
+    assert changed.optimizer.lr_per_kilostep == 9.0
+    with pytest.raises(RecipeError, match=r"'optimizer\.lr' not found.*lr is a key of sgd, lars"):
+        apply_overrides(changed, ["optimizer.lr=0.1"])
+
+
+@pytest.mark.parametrize("preset", ["torch", "keras"])
+def test_preset_sets_the_forms_of_a_kilostep_recipe(preset):
+    recipe = apply_overrides(ON_DIGITS, [KILOSTEP, f"preset={preset}"])
+
+    assert recipe.update.rule.velocity_holds_lr == (preset == "keras")
+    assert recipe.update.rule.l2_in_loss == (preset == "keras")
 
 
 @pytest.mark.parametrize("name", UPDATES)
@@ -260,9 +313,9 @@ def test_recipe_with_any_update_is_rebuilt_from_its_table(name):
         ),
         ("optimizer.beta3=0.9", r"'optimizer.beta3' not found\. (Nearest|Known): "),
         ("groups=norm", r"groups must be a list of tables, \[\] for none; got 'norm'"),
-        ("groups=[{members='norms'}]", r"2 keys missing \(groups\[0\]\.lr_factor, "),
+        ("groups=[{members='norms'}]", r"4 keys missing \(groups\[0\]\.lr_factor, "),
         (
-            "groups=[{members='norms', lr_factor=1.0, decay_factor=0.0}]",
+            f"groups=[{UNDECAYED.replace('vectors', 'norms')}]",
             r"groups\[0\]\.members must be one of 'vectors', .*; got 'norms'",
         ),
         ("optimizer.lr.base=1.0", "'optimizer.lr.base' not found"),

@@ -13,6 +13,7 @@ from parity.testing.faults import (
     ARRAY_FAULTS,
     CONVENTION_FAULTS,
     FAULTS,
+    KILOSTEP_FAULTS,
     LOSS_FAULTS,
     OPTIMIZER_FAULTS,
     UPDATE_FAULTS,
@@ -140,6 +141,7 @@ def test_fault_table_holds_functions_by_name(name):
         *ARRAY_FAULTS,
         *CONVENTION_FAULTS,
         *OPTIMIZER_FAULTS,
+        *KILOSTEP_FAULTS,
         *UPDATE_FAULTS,
         *LOSS_FAULTS,
     }

@@ -17,7 +17,8 @@ Arrays = Any
 class JaxEngine:
     """See `Engine`."""
 
-    def __init__(self, model: Any, *, loss: Any, optimizer: Any) -> None:  # noqa: ANN401  # Keras's objects
+    def __init__(self, model: Any, *, loss: Any, optimizer: Any, compiled: bool) -> None:  # noqa: ANN401  # Keras's objects
+        del compiled  # it always is
         self._model, self._loss, self._optimizer = model, loss, optimizer
         self._compiled_forward = jax.jit(self._forward, static_argnames="training")
         self._compiled_backward = jax.jit(self._backward)

@@ -12,16 +12,16 @@ from parity.frameworks.net import Array, Masks
 class TensorflowEngine:
     """See `Engine`."""
 
-    def __init__(self, model: Any, *, loss: Any, optimizer: Any) -> None:  # noqa: ANN401  # Keras's objects
+    def __init__(self, model: Any, *, loss: Any, optimizer: Any, compiled: bool) -> None:  # noqa: ANN401  # Keras's objects
         self._model, self._loss, self._optimizer = model, loss, optimizer
         self._compiled = {
             with_gradients: tf.function(
-                self._step(with_gradients=with_gradients), jit_compile=False
+                self._step(with_gradients=with_gradients), jit_compile=compiled
             )
             for with_gradients in (False, True)
         }
-        self._compiled_backward = tf.function(self._backward, jit_compile=False)
-        self._compiled_forward = tf.function(self._forward, jit_compile=False)
+        self._compiled_backward = tf.function(self._backward, jit_compile=compiled)
+        self._compiled_forward = tf.function(self._forward, jit_compile=compiled)
 
     def forward(self, images: Array, masks: Masks, *, training: bool) -> Array:
         """See `Engine.forward`."""

@@ -13,7 +13,8 @@ from parity.frameworks.net import Array, Masks
 class TorchEngine:
     """See `Engine`."""
 
-    def __init__(self, model: Any, *, loss: Any, optimizer: Any) -> None:  # noqa: ANN401  # Keras's objects
+    def __init__(self, model: Any, *, loss: Any, optimizer: Any, compiled: bool) -> None:  # noqa: ANN401  # Keras's objects
+        del compiled  # `KerasNet` refuses it
         self._model, self._loss, self._optimizer = model, loss, optimizer
 
     def forward(self, images: Array, masks: Masks, *, training: bool) -> Array:
@@ -75,4 +76,6 @@ def _to_tensors(masks: Masks) -> dict[str, torch.Tensor]:
 
 
 def _copied(tensor: torch.Tensor) -> Array:
-    return np.array(tensor.detach().cpu().numpy(), copy=True)
+    tensor = tensor.detach().cpu()
+    # NumPy has no bfloat16.
+    return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())

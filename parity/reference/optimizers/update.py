@@ -17,6 +17,7 @@ from parity.reference.optimizers.moments import adabound_step, adam_step, lamb_s
 from parity.reference.optimizers.momentum import lars_step, muon_step, sgd_step
 from parity.reference.optimizers.types import Array, Arrays, Slots
 from parity.spec.optimizers import AVERAGE, NoAveraging, OptimizerSpec, Update, decay_rate
+from parity.spec.position import START, Position
 
 # Rule's kind -> its step. Each takes the parameter after decoupled decay and the gradient with the
 # coupled penalty, and returns the new parameter and slots:
@@ -53,14 +54,14 @@ def update_parameters(
     *,
     rate: float,
     step: int,
-    progress: float = 0.0,
+    position: Position = START,
 ) -> tuple[Arrays, Slots]:
     """Return `(parameters, slots)` after one update; nothing given is changed.
 
-    Gradients are clipped; then each parameter by its group's rule: `g' = g + l2 p` (unless the
-    penalty is in the loss, and so in `g`), decoupled decay `p <- p - d p` with `d` from
-    `decay_rate` (where LAMB does not take it into its ratio), and the rule's step; then averages
-    are moved.
+    Parameters and slots of a group whose epochs are over stay as they are. The other gradients are
+    clipped; then each parameter by its group's rule: `g' = g + l2 p` (unless the penalty is in the
+    loss, and so in `g`), decoupled decay `p <- p - d p` with `d` from `decay_rate` (where LAMB does
+    not take it into its ratio), and the rule's step; then averages are moved.
 
     Args:
         update: Clipping, rule, groups and averaging.
@@ -70,8 +71,8 @@ def update_parameters(
         rate: Learning rate of this step; a rule's `lr` is read only by what the rate does not
             scale.
         step: Updates made before this one.
-        progress: Share of the whole training's updates that are made, this one included; only
-            airbench's Lookahead reads it.
+        position: Where in the training the step is: airbench's Lookahead and groups that end read
+            it.
 
     Raises:
         SpecError: If names or shapes of gradients or slots do not match the parameters; all are
@@ -80,16 +81,20 @@ def update_parameters(
     old, grads = _widened(parameters), _widened(gradients)
     held = {slot: _widened(arrays) for slot, arrays in slots.items()}
     _require_matching(update, old, grads, held)
-    new: Arrays = {}
-    new_slots: Slots = {slot: {} for slot in held if slot != AVERAGE}
-    for name, gradient in clip_gradients(update.clipping, grads).items():
-        own = update.assign(name, old[name].ndim)
+    assigned = {name: update.assign(name, array.ndim) for name, array in old.items()}
+    live = {
+        name: array for name, array in grads.items() if not assigned[name].is_over(position.epoch)
+    }
+    new = dict(old)
+    new_slots: Slots = {slot: dict(arrays) for slot, arrays in held.items() if slot != AVERAGE}
+    for name, gradient in clip_gradients(update.clipping, live).items():
+        own = assigned[name]
         new[name], moved = _update_one(
             own.rule,
             old[name],
             gradient,
             {slot: arrays[name] for slot, arrays in held.items() if name in arrays},
-            rate=rate * own.lr_factor,
+            rate=own.rate(rate, epoch=position.epoch),
             count=step + 1,
         )
         for slot, array in moved.items():
@@ -97,7 +102,7 @@ def update_parameters(
     if AVERAGE not in held:
         return new, new_slots
     average, new = update_average(
-        update.averaging, held[AVERAGE], new, count=step + 1, progress=progress
+        update.averaging, held[AVERAGE], new, count=step + 1, progress=position.progress
     )
     return new, new_slots | {AVERAGE: average}
 

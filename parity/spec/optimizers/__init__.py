@@ -24,13 +24,16 @@ from parity.spec.optimizers.clipping import (
     NormClipping,
     ValueClipping,
 )
-from parity.spec.optimizers.groups import Group
+from parity.spec.optimizers.groups import Group, GroupSchedule, rate_to_end
+from parity.spec.optimizers.kilostep import SgdKilostep
 from parity.spec.optimizers.moments import AdaBound, Adam, Lamb
 from parity.spec.optimizers.momentum import NEWTON_SCHULZ, Lars, Muon, Sgd, matrix_scale
 from parity.spec.optimizers.rule import Rule, decay_rate
 from parity.spec.optimizers.update import (
+    OPTIMIZER_FORMS,
     OPTIMIZERS,
     Assignment,
+    OptimizerForm,
     OptimizerSpec,
     Update,
     update_from_table,
@@ -42,6 +45,7 @@ __all__ = [
     "CLIPPINGS",
     "NEWTON_SCHULZ",
     "OPTIMIZERS",
+    "OPTIMIZER_FORMS",
     "STAY",
     "AdaBound",
     "Adadelta",
@@ -53,6 +57,7 @@ __all__ = [
     "ClippingSpec",
     "Ema",
     "Group",
+    "GroupSchedule",
     "Lamb",
     "Lars",
     "Lookahead",
@@ -61,14 +66,17 @@ __all__ = [
     "NoAveraging",
     "NoClipping",
     "NormClipping",
+    "OptimizerForm",
     "OptimizerSpec",
     "Rmsprop",
     "Rule",
     "Sgd",
+    "SgdKilostep",
     "Update",
     "ValueClipping",
     "average_move",
     "decay_rate",
     "matrix_scale",
+    "rate_to_end",
     "update_from_table",
 ]

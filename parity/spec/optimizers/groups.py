@@ -12,6 +12,7 @@ from parity.errors import SpecError
 
 Members = Literal["vectors", "matrices", "filters", "norm", "norm_bias", "bias", "head"]
 MEMBERS = ("vectors", "matrices", "filters", "norm", "norm_bias", "bias", "head")
+GroupSchedule = Literal["shared", "linear_to_end"]
 
 # The twins call their normalization layers bn, bn1, bn2, ...
 _NORM = re.compile(r"(^|\.)(bn|norm)\d*\.[^.]+$")
@@ -19,7 +20,7 @@ _NORM = re.compile(r"(^|\.)(bn|norm)\d*\.[^.]+$")
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Factors on the rates of some of the parameters.
+    """Factors on the rates of some of the parameters, and the epochs in which they are trained.
 
     Attributes:
         members: `vectors` (at most one dimension), `matrices` (two), `filters` (more); `norm`, the
@@ -27,11 +28,19 @@ class Group:
             of other layers; `head`, the classifier's arrays.
         lr_factor: On the learning rate; airbench gives `norm_bias` 64.
         decay_factor: On `l2` and `decoupled_decay`; 0 leaves the group undecayed.
+        trained_epochs: Epochs, whole or not, after which the group is updated no more: neither
+            parameters nor the optimizer's arrays move, and clipping does not count its gradients.
+            Averages of the weights still hold, and may write back, what it has come to. `inf`
+            trains to the end; airbench trains the bias of its first convolution for 3.
+        schedule: `shared`, the training's; or `linear_to_end`, a line from the base rate to 0 at
+            `trained_epochs`, whatever the training's (airbench's Muon form).
     """
 
     members: Members
     lr_factor: float
     decay_factor: float
+    trained_epochs: float
+    schedule: GroupSchedule
 
     def __post_init__(self) -> None:
         problems = []
@@ -41,6 +50,14 @@ class Group:
             problems.append(f"lr_factor must be > 0 and finite; got {self.lr_factor!r}.")
         if not 0.0 <= self.decay_factor < float("inf"):
             problems.append(f"decay_factor must be >= 0 and finite; got {self.decay_factor!r}.")
+        if not self.trained_epochs > 0.0:
+            problems.append(
+                f"trained_epochs must be > 0, inf for all; got {self.trained_epochs!r}."
+            )
+        if self.schedule not in ("shared", "linear_to_end"):
+            problems.append(f"schedule must be 'shared' or 'linear_to_end'; got {self.schedule!r}.")
+        elif self.schedule == "linear_to_end" and self.trained_epochs == float("inf"):
+            problems.append("schedule 'linear_to_end' needs trained_epochs that end; got inf.")
         if problems:
             message = "groups: " + " ".join(problems)
             raise SpecError(message)
@@ -48,7 +65,9 @@ class Group:
     def holds(self, name: str, dimensions: int) -> bool:
         """Return whether a parameter is a member, by its canonical name and number of dimensions.
 
-        >>> Group(members="norm_bias", lr_factor=64.0, decay_factor=1 / 64).holds("stem.bn.bias", 1)
+        >>> group = Group(members="norm_bias", lr_factor=64.0, decay_factor=1 / 64,
+        ...               trained_epochs=float("inf"), schedule="shared")
+        >>> group.holds("stem.bn.bias", 1)
         True
         """
         slot = name.rpartition(".")[2]
@@ -63,3 +82,12 @@ class Group:
             "head": name.rpartition(".")[0] == "head",
         }
         return held[self.members]
+
+
+def rate_to_end(base_rate: float, *, epoch: float, trained_epochs: float) -> float:
+    """Return the rate of a `linear_to_end` group at a step that `epoch` epochs precede.
+
+    >>> [rate_to_end(0.5, epoch=epoch, trained_epochs=2.0) for epoch in (0.0, 1.5, 2.0, 9.0)]
+    [0.5, 0.125, 0.0, 0.0]
+    """
+    return base_rate * max(0.0, 1.0 - epoch / trained_epochs)

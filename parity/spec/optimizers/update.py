@@ -1,6 +1,7 @@
 """`Update`: everything between a batch's gradients and the next weights."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 from parity.spec.optimizers.accumulators import Adadelta, Adagrad, Rmsprop
 from parity.spec.optimizers.averaging import AVERAGINGS, AveragingSpec, NoAveraging
 from parity.spec.optimizers.clipping import CLIPPINGS, ClippingSpec, NoClipping
-from parity.spec.optimizers.groups import Group
+from parity.spec.optimizers.groups import Group, GroupSchedule, rate_to_end
+from parity.spec.optimizers.kilostep import SgdKilostep
 from parity.spec.optimizers.moments import AdaBound, Adam, Lamb
 from parity.spec.optimizers.momentum import Lars, Muon, Sgd
 
@@ -25,6 +27,9 @@ OPTIMIZERS: dict[str, Any] = {
     "adadelta": Adadelta,
 }
 
+# What a recipe may state its rule as: the rule itself, or a form that the batch size makes one.
+OptimizerForm = OptimizerSpec | SgdKilostep
+OPTIMIZER_FORMS: dict[str, Any] = OPTIMIZERS | {"sgd_kilostep": SgdKilostep}
 
 NO_CLIPPING = NoClipping()
 NO_AVERAGING = NoAveraging()
@@ -36,11 +41,30 @@ class Assignment:
 
     Attributes:
         rule: Its rule, with the rates of its group.
-        lr_factor: Its learning rate over that of the whole update.
+        lr_factor: Its learning rate over that of the whole update, where the schedule is shared.
+        trained_epochs: As of its `Group`.
+        schedule: As of its `Group`.
     """
 
     rule: OptimizerSpec
     lr_factor: float
+    trained_epochs: float = math.inf
+    schedule: GroupSchedule = "shared"
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is trained for some epochs only."""
+        return self.trained_epochs < math.inf
+
+    def is_over(self, epoch: float) -> bool:
+        """Return whether it is updated no more at a step that `epoch` epochs precede."""
+        return epoch >= self.trained_epochs
+
+    def rate(self, shared: float, *, epoch: float) -> float:
+        """Return its learning rate at a step, given the training's."""
+        if self.schedule == "shared":
+            return shared * self.lr_factor
+        return rate_to_end(self.rule.lr, epoch=epoch, trained_epochs=self.trained_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +97,12 @@ class Update:
                     l2=rule.l2 * group.decay_factor,
                     decoupled_decay=rule.decoupled_decay * group.decay_factor,
                 )
-                return Assignment(rule=rule, lr_factor=factor * group.lr_factor)
+                return Assignment(
+                    rule=rule,
+                    lr_factor=factor * group.lr_factor,
+                    trained_epochs=group.trained_epochs,
+                    schedule=group.schedule,
+                )
         return Assignment(rule=rule, lr_factor=factor)
 
     def initial_slots(self, name: str, dimensions: int) -> dict[str, float]:

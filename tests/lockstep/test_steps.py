@@ -1,0 +1,73 @@
+"""A group that has ended must not move by one rounding; any other may round."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from parity.frameworks.net import OptimizerState
+from parity.lockstep.steps import Snapshot, rule_gap
+from parity.reference.optimizers import initial_slots, update_parameters
+from parity.spec.optimizers import LookaheadEma, Update
+from parity.spec.position import Position
+from parity.testing import specs
+from parity.testing.trajectories import draw_arrays
+from parity.testing.updates import EARLY_BIASES
+
+SHAPES = {"head.weight": (3, 4), "head.bias": (3,)}
+UPDATE = Update(rule=dataclasses.replace(specs.SGD, l2=0.01), groups=(EARLY_BIASES,))
+AVERAGED = dataclasses.replace(UPDATE, averaging=LookaheadEma(every=4, decay=0.5, power=0.0))
+AFTER_THE_END = Position(epoch=3.0, progress=0.5)
+GRADIENTS = draw_arrays("gradients", SHAPES)
+
+
+def snapshots(update):
+    """Return what was before the fourth step, and after it."""
+    parameters = draw_arrays("parameters", SHAPES)
+    slots = initial_slots(update, parameters)
+    after, moved = update_parameters(
+        update, parameters, GRADIENTS, slots, rate=0.1, step=3, position=AFTER_THE_END
+    )
+    return (
+        Snapshot(state=parameters, optimizer_state=OptimizerState(step=3, slots=slots)),
+        Snapshot(state=after, optimizer_state=OptimizerState(step=4, slots=moved)),
+    )
+
+
+def nudged(arrays, name):
+    return {**arrays, name: np.nextafter(arrays[name], np.inf)}
+
+
+def gap(update, before, after):
+    return rule_gap(
+        update, before, after, gradients=GRADIENTS, rate=0.1, position=AFTER_THE_END
+    ).gap
+
+
+@pytest.mark.parametrize(("name", "expected"), [("head.bias", np.inf), ("head.weight", 0.0)])
+def test_one_rounding_of_a_parameter_counts_where_its_group_has_ended(name, expected):
+    before, after = snapshots(UPDATE)
+
+    wrong = dataclasses.replace(after, state=nudged(after.state, name))
+
+    assert gap(UPDATE, before, after) == 0.0
+    assert gap(UPDATE, before, wrong) == expected
+
+
+def test_one_rounding_of_a_slot_counts_where_its_group_has_ended():
+    before, after = snapshots(UPDATE)
+    held = after.optimizer_state
+
+    wrong = nudged(held.slots["momentum_buffer"], "head.bias")
+    slots = {**held.slots, "momentum_buffer": wrong}
+    moved = dataclasses.replace(after, optimizer_state=OptimizerState(step=4, slots=slots))
+
+    assert gap(UPDATE, before, moved) == np.inf
+
+
+def test_an_average_that_writes_back_may_round_what_has_ended():
+    before, after = snapshots(AVERAGED)
+
+    rounded = dataclasses.replace(after, state=nudged(after.state, "head.bias"))
+
+    assert gap(AVERAGED, before, rounded) == 0.0
