@@ -35,6 +35,10 @@ class RunError(ParityError, ValueError):
     """A run folder that cannot be created, resumed or read."""
 
 
+class FitError(ParityError, ValueError):
+    """Measurements to which a curve cannot be fitted."""
+
+
 class MissingFrameworkError(ParityError, ImportError):
     """A framework that a command needs is not installed."""
 

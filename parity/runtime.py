@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import platform
 import re
@@ -189,6 +190,25 @@ def _without_native_messages() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def without_retracing_advice() -> Iterator[None]:
+    """Drop tensorflow's warnings that one function is traced often; other messages pass.
+
+    Each net is a function of its own, traced once, but they are counted by their code (tensorflow
+    2.21.0, eager/polymorphic_function/polymorphic_function.py, _FrequentTracingDetector).
+    """
+
+    def keep(record: logging.LogRecord) -> bool:
+        return "triggered tf.function retracing" not in str(record.msg)
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
 
 
 @contextlib.contextmanager

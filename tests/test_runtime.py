@@ -1,3 +1,5 @@
+import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -87,3 +89,39 @@ print(tensorflow.config.threading.get_intra_op_parallelism_threads())
 """
 
     assert run_python(code).stdout == "3\n"
+
+
+class Recorder(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+def trace_often(make):
+    """Trace new functions of one code, as those of many nets are; tensorflow warns at the fifth."""
+    tensorflow = importlib.import_module("tensorflow")
+    for _ in range(6):
+        tensorflow.function(make())(tensorflow.constant(1.0))
+
+
+@pytest.fixture
+def tensorflow_log():
+    runtime.select_keras_backend(None)
+    recorder = Recorder()
+    logging.getLogger("tensorflow").addHandler(recorder)
+    yield recorder.messages
+    logging.getLogger("tensorflow").removeHandler(recorder)
+
+
+def test_advice_on_retracing_is_dropped_within_its_context_alone(tensorflow_log):
+    with runtime.without_retracing_advice():
+        trace_often(lambda: lambda value: value + 1)
+        logging.getLogger("tensorflow").warning("another")
+    assert tensorflow_log == ["another"]
+
+    trace_often(lambda: lambda value: value + 2)
+
+    assert "triggered tf.function retracing" in tensorflow_log[1]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from parity.cli import demo, differences, environment, listing, lockstep, report, train
+from parity.cli import ablate, demo, differences, environment, listing, lockstep, report, train
 from parity.exits import run_app
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("train")(train.train)
+app.command("ablate")(ablate.ablate)
 app.command("lockstep")(lockstep.lockstep)
 app.command("demo")(demo.demo)
 app.command("report")(report.report)

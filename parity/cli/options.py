@@ -122,6 +122,14 @@ def command_line() -> str:
     return shlex.join(["parity", *sys.argv[1:]])
 
 
+def check_framework(framework: str | None) -> None:
+    """Refuse a framework that no twin has."""
+    if framework not in FRAMEWORKS:
+        hint = describe_nearest(framework, FRAMEWORKS) if framework else ""
+        message = f"--framework must be torch or keras; got {framework!r}.{hint}"
+        raise ParityError(message)
+
+
 def check_dtype(dtype: str) -> None:
     """Refuse a precision that no net is trained in."""
     if dtype not in runtime.TRAINING_DTYPES:

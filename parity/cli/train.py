@@ -10,8 +10,8 @@ from parity import runtime
 from parity.cli import options
 from parity.cli.progress import training_bar
 from parity.data.batches import BatchStream
-from parity.errors import ParityError, RunError, describe_list, describe_nearest
-from parity.frameworks.build import FRAMEWORKS, default_memory_format
+from parity.errors import ParityError, RunError, describe_list
+from parity.frameworks.build import default_memory_format
 from parity.lockstep.loop import model_spec
 from parity.lockstep.training import (
     RunSettings,
@@ -90,7 +90,7 @@ def train(
     if resolved:
         typer.echo(render_toml(wanted.to_table()), nl=False)
         return
-    _check_framework(framework)
+    options.check_framework(framework)
     stream = options.open_stream(wanted, seed=seed or 0, folder=data_dir, download=download)
     settings = make_settings(
         str(framework),
@@ -107,13 +107,6 @@ def train(
 
 def _unless_none(value: str | None, default: str) -> str:
     return default if value is None else value
-
-
-def _check_framework(framework: str | None) -> None:
-    if framework not in FRAMEWORKS:
-        hint = describe_nearest(framework, FRAMEWORKS) if framework else ""
-        message = f"--framework must be torch or keras; got {framework!r}.{hint}"
-        raise ParityError(message)
 
 
 def make_settings(

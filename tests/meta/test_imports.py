@@ -130,9 +130,19 @@ TABLE = (
         module=(*TOOLKIT, "parity.testing.faults", "parity.frameworks.build", "safetensors"),
         deferred=("parity.frameworks",),
     ),
+    # Statistics load late, so that the commands that need none start at once.
+    Row(owner="parity.match", module=(*TOOLKIT, "parity.lockstep"), deferred=("scipy",)),
     Row(
         owner="parity.report",
-        module=(*TOOLKIT, "parity.lockstep", "jinja2", "markupsafe", "rich", "tomlkit"),
+        module=(
+            *TOOLKIT,
+            "parity.lockstep",
+            "parity.match",
+            "jinja2",
+            "markupsafe",
+            "rich",
+            "tomlkit",
+        ),
         deferred=("matplotlib",),
     ),
     Row(
@@ -140,6 +150,7 @@ TABLE = (
         module=(
             *TOOLKIT,
             "parity.lockstep",
+            "parity.match",
             "parity.exits",
             "parity.frameworks.build",
             "parity.report",
