@@ -67,11 +67,10 @@ ENDING = (
 )
 
 
-@pytest.mark.backend
 @pytest.mark.parametrize(
     ("recipe", "overrides", "steps"),
     [
-        ("airbench94", [ENDING], 10),
+        pytest.param("airbench94", [ENDING], 10, marks=pytest.mark.backend),
         ("airbench96", [], 2),
         ("airbench96_paper", [], 2),
         ("airbench94_muon", ["optimizer.orthogonalizes_in=own"], 2),
@@ -116,7 +115,6 @@ def test_wrong_airbench_twins_are_caught(inject):
     assert record["first_divergence"]["quantity"] == AIRBENCH_FAULTS[inject]
 
 
-@pytest.mark.backend
 def test_either_framework_can_be_the_reference():
     resolved = resolve(
         "best_sgd", data="digits", model="resnet8:width=4", epochs=None, overrides=[]
