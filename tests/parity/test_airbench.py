@@ -11,9 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from parity import runtime
+from parity.data.batches import BatchStream
+from parity.data.table import load_dataset
 from parity.errors import DivergenceError
 from parity.frameworks.build import FRAMEWORKS, build_twin
+from parity.lockstep.training import RunSettings, start_run
 from parity.spec.airbench import AIRBENCHES, airbench_conventions, airbench_spec
+from parity.spec.recipe import load_recipe
 from parity.testing.assertions import assert_close
 from parity.testing.faults import seed_array_fault
 from parity.testing.formula import formula_images, formula_state
@@ -167,3 +172,25 @@ def test_whitening_filters_are_those_of_the_package_but_for_their_signs():
     expected = np.array(PRINTED["whitening"]["filters"])
     signs = np.sign((filters * expected).sum(axis=(1, 2, 3)))
     assert_close(filters * signs[:, None, None, None], expected, atol=1e-9, rtol=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_a_narrow_network_learns_the_digits(framework, tmp_path):
+    recipe = load_recipe("airbench94", data="digits", overrides=["epochs=8", "resolution=16"])
+    dataset = load_dataset("digits", resolution=recipe.resolution)
+    settings = RunSettings(
+        seed=0,
+        framework=framework,
+        dtype="float32",
+        compiled=False,
+        device="cpu",
+        keras_backend=runtime.select_keras_backend(None) if framework == "keras" else None,
+        memory_format="channels_first" if framework == "torch" else None,
+    )
+    stream = BatchStream(dataset, recipe, seed=0)
+
+    result = start_run(recipe, settings, stream=stream, folder=tmp_path / "run").train()
+
+    # Measured over both frameworks: 93 %; the whole recipe at 32x32 comes to 98 %.
+    assert result["test_accuracy"] >= 0.85
