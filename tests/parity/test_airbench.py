@@ -177,7 +177,7 @@ def test_whitening_filters_are_those_of_the_package_but_for_their_signs():
 @pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_narrow_network_learns_the_digits(framework, tmp_path):
-    recipe = load_recipe("airbench94", data="digits", overrides=["epochs=8", "resolution=16"])
+    recipe = load_recipe("airbench94", data="digits", overrides=["epochs=4"])
     dataset = load_dataset("digits", resolution=recipe.resolution)
     settings = RunSettings(
         seed=0,
@@ -192,5 +192,5 @@ def test_a_narrow_network_learns_the_digits(framework, tmp_path):
 
     result = start_run(recipe, settings, stream=stream, folder=tmp_path / "run").train()
 
-    # Measured over both frameworks: 93 %; the whole recipe at 32x32 comes to 98 %.
+    # Measured in both frameworks: 92.2 %; the whole recipe comes to 98 %.
     assert result["test_accuracy"] >= 0.85
