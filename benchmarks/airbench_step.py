@@ -34,7 +34,7 @@ from parity.spec.models import named_spec
 from parity.spec.optimizers import NoAveraging
 from parity.spec.recipe import ResolvedRecipe, load_recipe
 
-BATCH, STEPS = 512, 2
+BATCH, STEPS = 512, 1
 LAYOUTS = ("contiguous_format", "channels_last")
 
 
