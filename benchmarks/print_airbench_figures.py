@@ -97,7 +97,12 @@ def whiten(airbench: Any) -> list[Any]:  # noqa: ANN401  # a module
     utils = importlib.import_module(f"{airbench.__name__}.utils")
     images = torch.from_numpy(formula_images(WHITENED_SHAPE, patch_px=PATCH_PX)).double()
     layer = nn.Conv2d(3, 24, 2).double()
-    utils.init_whitening_conv(layer, images)
+    to_float32 = torch.Tensor.float  # the package rounds the patches
+    torch.Tensor.float = lambda self: self  # type: ignore[method-assign,assignment]
+    try:
+        utils.init_whitening_conv(layer, images)
+    finally:
+        torch.Tensor.float = to_float32  # type: ignore[method-assign]
     filters: list[Any] = layer.weight.detach().numpy().tolist()
     return filters
 

@@ -5,7 +5,7 @@ import pytest
 
 from parity.rng import stream
 from parity.testing.assertions import assert_close, assert_identical
-from parity.whitening import EPSILON, whitening_filters
+from parity.whitening import EPSILON, WHITENING_IMAGES, whitening_filters
 
 
 def correlated_images(channels=3, side=9):
@@ -72,3 +72,8 @@ def test_mean_is_not_taken_off():
     )
 
     assert abs(first - second).max() > 1e-2
+
+
+def test_as_many_images_count_as_published():
+    """Source: cifar10-airbench, every script whitens by its first 5000 training images."""
+    assert WHITENING_IMAGES == 5_000

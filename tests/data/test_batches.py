@@ -19,7 +19,7 @@ from parity.data.batches import normalization_table
 from parity.errors import DataError
 from parity.spec.losses import BinaryCrossEntropy, TwoViewCrossEntropy, build_targets
 from parity.spec.recipe import load_recipe
-from parity.testing.assertions import assert_identical
+from parity.testing.assertions import assert_close, assert_identical
 
 
 def build_dataset(count=10, side=4, channels=3, scale=255):
@@ -276,6 +276,17 @@ def test_test_batches_hold_the_test_set_in_order_without_augmentation():
     assert [len(batch.labels) for batch in batches] == [4, 2]
     assert_identical(images, normalize_images(dataset.test_images, normalization_table(dataset)))
     assert_identical(labels, dataset.test_labels)
+
+
+@pytest.mark.parametrize(("count", "found"), [(4, 4), (11, 10)])
+def test_training_images_are_the_first_ones_normalized_without_augmentation(count, found):
+    dataset = build_dataset(count=10)
+
+    images = build_stream(dataset=dataset, crop_px=2, flip="random").training_images(count)
+
+    values = dataset.train_images[:found] / 255.0
+    expected = (values - np.array(dataset.mean)) / np.array(dataset.std)
+    assert_close(images.astype(np.float64), expected, atol=1e-6, rtol=0.0)
 
 
 @pytest.mark.parametrize(("drop_last", "steps"), [(False, 4), (True, 3)], ids=["kept", "dropped"])

@@ -36,15 +36,15 @@ def build_spec(name="airbench94", *, in_channels=3, input_size=(32, 32)):
     )
 
 
-# Channels of the blocks, convolutions a block, residual connection. Source: airbench 0.1.8 and the
-# scripts of cifar10-airbench.
+# Channels of the blocks, convolutions a block, residual connection, divisor of the logits, order of
+# the whitening's eigenvalues. Source: airbench 0.1.8 and the scripts of cifar10-airbench.
 NETWORKS = {
-    "airbench93": ((64, 128, 128), 2, "none"),
-    "airbench94": ((64, 256, 256), 2, "none"),
-    "airbench94_muon": ((64, 256, 256), 2, "none"),
-    "airbench95": ((128, 384, 384), 2, "none"),
-    "airbench96": ((128, 384, 512), 3, "before_activation"),
-    "airbench96_paper": ((128, 512, 512), 3, "after_activation"),
+    "airbench93": ((64, 128, 128), 2, "none", 9, "descending"),
+    "airbench94": ((64, 256, 256), 2, "none", 9, "descending"),
+    "airbench94_muon": ((64, 256, 256), 2, "none", 256, "ascending"),
+    "airbench95": ((128, 384, 384), 2, "none", 9, "descending"),
+    "airbench96": ((128, 384, 512), 3, "before_activation", 9, "descending"),
+    "airbench96_paper": ((128, 512, 512), 3, "after_activation", 9, "descending"),
 }
 
 
@@ -57,7 +57,9 @@ def test_every_network_is_known_here():
 def test_network_is_the_published_one(name):
     spec = build_spec(name)
 
-    assert (spec.widths, spec.depth, spec.residual) == NETWORKS[name]
+    widths, depth, residual, divisor, order = NETWORKS[name]
+    assert (spec.widths, spec.depth, spec.residual) == (widths, depth, residual)
+    assert (spec.logit_scale, spec.gelu, spec.whitening_order) == (1.0 / divisor, "exact", order)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
