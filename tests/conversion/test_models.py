@@ -9,6 +9,8 @@ from conversion.formats.table import find_format
 from conversion.models import check_stated, inferred_spec, run_spec
 from conversion.states import StoredState
 from parity.errors import ConversionError, SpecError
+from parity.spec.airbench import airbench_conventions
+from parity.spec.models import named_spec
 
 
 def infer(path, model, *, input_size=None, preset=None):
@@ -58,6 +60,25 @@ def test_what_a_file_does_not_state_can_be_given(checkpoint):
 
     assert (conventions.bn_epsilon, conventions.stride_offset) == (1e-3, "end")
     assert not conventions.conv_bias
+
+
+@pytest.mark.parametrize("name", ["airbench94:width=4", "airbench94_muon:width=4"])
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_airbench_file_has_the_conventions_that_its_network_was_published_with(
+    checkpoint, states, name, in_channels
+):
+    spec = named_spec(
+        name,
+        conventions=airbench_conventions(name),
+        in_channels=in_channels,
+        input_size=(32, 32),
+        classes=7,
+    )
+    path = checkpoint("x.pt", spec=spec, state=states(spec))
+
+    assert infer(path, name) == spec
+    given = infer(path, name, preset="torch").conventions
+    assert (given.bn_epsilon, given.stats_decay) == (1e-5, 0.9)
 
 
 def test_unknown_preset_is_refused(checkpoint):

@@ -1,4 +1,4 @@
-"""A group that has ended must not move by one rounding; any other may round."""
+"""What may move by rounding alone: no group that has ended, and biases before a batch norm."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from parity.frameworks.net import OptimizerState
-from parity.lockstep.steps import Snapshot, rule_gap
+from parity.lockstep.steps import Snapshot, rule_gap, zero_gradient_parameters
 from parity.reference.optimizers import initial_slots, update_parameters
 from parity.spec.optimizers import LookaheadEma, Update
 from parity.spec.position import Position
@@ -71,3 +71,21 @@ def test_an_average_that_writes_back_may_round_what_has_ended():
     rounded = dataclasses.replace(after, state=nudged(after.state, "head.bias"))
 
     assert gap(AVERAGED, before, rounded) == 0.0
+
+
+def with_biases(spec):
+    conventions = dataclasses.replace(spec.conventions, conv_bias=True)
+    return dataclasses.replace(spec, conventions=conventions)
+
+
+def test_gradients_are_zero_of_biases_before_a_batch_norm_but_not_of_the_whitening_bias():
+    names = zero_gradient_parameters(with_biases(specs.AIRBENCH))
+
+    assert names == tuple(
+        f"blocks.{block}.conv{index}.bias" for block in range(3) for index in (1, 2)
+    )
+
+
+@pytest.mark.parametrize("spec", [specs.AIRBENCH, specs.RESNET], ids=["airbench", "resnet"])
+def test_no_gradient_is_zero_without_biases_before_a_batch_norm(spec):
+    assert zero_gradient_parameters(spec) == ()

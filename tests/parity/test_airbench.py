@@ -4,6 +4,7 @@ The expected figures were printed once by `benchmarks/print_airbench_figures.py`
 come from a closed formula, so no file of weights is needed.
 """
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -72,11 +73,15 @@ def published_spec(name):
     )
 
 
+@functools.cache
+def built_net(framework, name):
+    return build_twin(framework, published_spec(name))
+
+
 def filled_net(framework, name):
-    """Return a twin that holds the formula's arrays."""
-    spec = published_spec(name)
-    net = build_twin(framework, spec)
-    net.load_state(formula_state(spec.state_shapes()))
+    """Return a twin that holds the formula's arrays; a network's is built once and filled again."""
+    net = built_net(framework, name)
+    net.load_state(formula_state(published_spec(name).state_shapes()))
     return net
 
 
