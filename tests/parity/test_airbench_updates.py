@@ -19,7 +19,7 @@ from parity.initialize import initial_state
 from parity.lockstep.bounds import rule_bound, step_bounds
 from parity.lockstep.steps import rule_gap, take_snapshot
 from parity.reference.losses import evaluate_loss
-from parity.reference.resnet import record_resnet, resnet_backward
+from parity.reference.network import network_backward, record_network
 from parity.rng import stream
 from parity.spec.losses import CrossEntropy, build_targets
 from parity.spec.optimizers import LookaheadEma, Update
@@ -96,7 +96,7 @@ def judge_step(net, training, step):
     """Make a step; return the gap of each quantity over its bound, and what the bias moved by."""
     batch, rate, before = batch_at(step), training.rate(step), take_snapshot(net)
     images = move_axes(batch.images, source="nhwc", target="nchw")
-    tape = record_resnet(SPEC, before.state, images, training=True)
+    tape = record_network(SPEC, before.state, images, training=True)
     loss, d_logits = evaluate_loss(LOSS, tape.trace["head"], batch.targets)
     record = net.step(batch, rate=rate, position=position_of(step), with_gradients=True)
     after = take_snapshot(net)
@@ -110,7 +110,7 @@ def judge_step(net, training, step):
         rate=rate,
         position=position_of(step),
     )
-    of_gradients = layer_gap(record.gradients, resnet_backward(tape, d_logits))
+    of_gradients = layer_gap(record.gradients, network_backward(tape, d_logits))
     gaps = {
         "loss": (Worst(gap=abs(record.loss - loss), where=""), bounds.loss),
         "gradients": (of_gradients, bounds.gradients),
