@@ -11,6 +11,7 @@ from conversion.report import ConversionReport, layer_rows
 from conversion.states import State, StoredState, checked_state
 from conversion.verify import verify_bits, verify_logits
 from parity.errors import ConversionError
+from parity.spec.airbench import AirbenchSpec
 from parity.spec.model_spec import ModelSpec
 from parity.spec.models import MODELS
 
@@ -161,14 +162,20 @@ def _verify(
     return f"verified bit for bit; {logits}"
 
 
+def _describe_source(spec: ModelSpec) -> str:
+    if isinstance(spec, AirbenchSpec):
+        return "what the network was published with"
+    return "the preset whose convolutions carry a bias if these do"
+
+
 def _notes(stored: StoredState, spec: ModelSpec, *, is_open: bool) -> tuple[str, ...]:
     notes = []
     unstated = [field for field in _UNSTATED if field not in stored.conventions]
     if is_open and unstated:
         listed = ", ".join(f"{field} {getattr(spec.conventions, field)!r}" for field in unstated)
         notes.append(
-            f"the file does not state {listed}: taken from the preset whose convolutions "
-            "carry a bias if these do; --preset or --run decides otherwise"
+            f"the file does not state {listed}: taken from {_describe_source(spec)}; --preset or "
+            "--run decides otherwise"
         )
     if stored.by_position:
         notes.append("the file holds no layer names: layers were told apart by their order")

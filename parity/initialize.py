@@ -54,15 +54,26 @@ def initial_state(
 
 
 def _whitening(spec: AirbenchSpec, images: Array | None) -> NDArray[np.float32]:
-    if images is None or images.ndim != 4 or images.shape[3] != spec.in_channels:
-        got = "none" if images is None else f"shape {images.shape}"
+    found = np.asarray(()) if images is None else np.asarray(images)
+    problem = "none" if images is None else _describe_misfit(found, spec)
+    if problem is not None:
         message = (
-            "whiten.weight: expected the first training images (n, h, w, c), normalized, with "
-            f"{spec.in_channels} channels; got {got}."
+            "whiten.weight: expected the first training images (n, h, w, c), normalized floats, "
+            f"with {spec.in_channels} channels; got {problem}."
         )
         raise SpecError(message)
-    filters = whitening_filters(images, kernel=WHITENING_KERNEL, order=spec.whitening_order)
+    filters = whitening_filters(found, kernel=WHITENING_KERNEL, order=spec.whitening_order)
     return filters.astype(np.float32)
+
+
+def _describe_misfit(images: Array, spec: AirbenchSpec) -> str | None:
+    """Return what images are instead of normalized ones that fit the model, or None."""
+    is_fitting = images.ndim == 4 and images.shape[3] == spec.in_channels and len(images)
+    if not is_fitting or min(images.shape[1:3]) < WHITENING_KERNEL:
+        return f"shape {images.shape}"
+    if not np.issubdtype(images.dtype, np.floating):
+        return str(images.dtype)
+    return None if np.isfinite(images).all() else "values that are not finite"
 
 
 def _initial_array(

@@ -223,11 +223,18 @@ def test_airbench_state_has_the_names_of_the_spec_in_order():
 
 
 @pytest.mark.parametrize(
-    ("shape", "got"), [(None, "got none"), ((20, 16, 16, 1), r"got shape \(20, 16, 16, 1\)")]
+    ("images", "got"),
+    [
+        (None, "got none"),
+        (np.zeros((20, 16, 16, 1)), r"got shape \(20, 16, 16, 1\)"),
+        (np.zeros((0, 16, 16, 3)), r"got shape \(0, 16, 16, 3\)"),
+        (np.zeros((20, 1, 16, 3)), r"got shape \(20, 1, 16, 3\)"),
+        (np.zeros((20, 16, 16, 3), dtype=np.uint8), "got uint8"),
+        (np.full((20, 16, 16, 3), np.nan), "got values that are not finite"),
+    ],
 )
-def test_whitening_without_fitting_images_is_refused(shape, got):
+def test_whitening_without_fitting_images_is_refused(images, got):
     spec, _ = airbench_state()
-    images = None if shape is None else np.zeros(shape, dtype=np.float32)
 
     with pytest.raises(SpecError, match=rf"whiten\.weight: expected .* with 3 channels; {got}"):
         initial_state(spec, seed=0, images=images)

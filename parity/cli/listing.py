@@ -13,7 +13,7 @@ from parity.errors import ParityError, describe_nearest
 from parity.spec.augment import Augment
 from parity.spec.evaluation import Evaluation
 from parity.spec.losses import LOSSES
-from parity.spec.models import MODELS
+from parity.spec.models import MODELS, model_options
 from parity.spec.optimizers import AVERAGINGS, CLIPPINGS, OPTIMIZER_FORMS
 from parity.spec.recipe import RECIPE_FOLDER, ResolvedRecipe, read_toml, recipe_names
 from parity.spec.schedules import SCHEDULES
@@ -84,5 +84,4 @@ def _data() -> list[tuple[str, str]]:
 
 
 def _models() -> list[tuple[str, str]]:
-    options = "options: :width=CHANNELS,stem=cifar|imagenet,stochastic_depth=RATE,dropout=RATE"
-    return [(name, options) for name in MODELS]
+    return [(name, f"options: :{','.join(model_options(name))}") for name in MODELS]

@@ -36,7 +36,9 @@ def lockstep(
     overrides: options.SetOption = None,
     dtype: options.DtypeOption = "float64",
     reference: Annotated[str, typer.Option("--reference", help="torch or keras.")] = "torch",
-    candidate: Annotated[str, typer.Option("--candidate", help="torch or keras.")] = "keras",
+    candidate: Annotated[
+        str | None, typer.Option("--candidate", help="torch or keras; the other one if left out.")
+    ] = None,
     keras_backend: options.KerasBackendOption = None,
     compiled: Annotated[
         bool,
@@ -69,7 +71,7 @@ def lockstep(
         dtype=dtype,
         seed=seed,
         reference=reference,
-        candidate=candidate,
+        candidate=candidate or ("torch" if reference == "keras" else "keras"),
         keras_backend=keras_backend,
         compiled=compiled,
         device=device,
@@ -79,7 +81,7 @@ def lockstep(
             f"--every {every} goes with --resync; free-running nets are compared at every step."
         )
         raise ParityError(message)
-    options.require_frameworks(reference, candidate, keras_backend=keras_backend)
+    options.require_frameworks(settings.reference, settings.candidate, keras_backend=keras_backend)
     resolved = options.resolve(recipe, data=data, model=model, epochs=None, overrides=overrides)
     stream = options.open_stream(resolved, seed=seed, folder=data_dir, download=download)
     with contextlib.nullcontext() if out is None else new_folder(out):

@@ -186,6 +186,7 @@ _NETWORKS: dict[str, _Row] = {
     "airbench96_paper": _Row(width=128, multiples=(1, 4, 4), depth=3, residual="after_activation"),
 }
 AIRBENCHES: tuple[str, ...] = tuple(_NETWORKS)
+AIRBENCH_OPTIONS = {"width": WIDTH}
 
 
 def airbench_conventions(name: str) -> Conventions:
@@ -231,7 +232,7 @@ def airbench_spec(
         SpecError: If the name or an option is unknown, or an option has a value of the wrong kind.
     """
     row = _row(name)
-    width = int(parse_options(name, {"width": WIDTH}).get("width", row.width))
+    width = int(parse_options(name, AIRBENCH_OPTIONS).get("width", row.width))
     return AirbenchSpec(
         conventions=conventions,
         widths=tuple(width * multiple for multiple in row.multiples),

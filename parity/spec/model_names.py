@@ -44,13 +44,17 @@ def parse_options(name: str, options: Mapping[str, Option]) -> dict[str, str]:
     Raises:
         SpecError: If an option is unknown, given twice, or has a value of the wrong form.
     """
+    base, text = split_name(name)
+    if not text and str(name) != base:
+        message = f"model {name!r}: expected options after ':', such as {base}:width=16; got none."
+        raise SpecError(message)
     values: dict[str, str] = {}
-    for text in filter(None, split_name(name)[1].split(",")):
-        key, separator, value = text.partition("=")
+    for part in filter(None, text.split(",")):
+        key, separator, value = part.partition("=")
         if not separator or key not in options:
             *forms, last = (option.form for option in options.values())
             listed = f"{', '.join(forms)} or {last}" if forms else last
-            message = f"model {name!r}: option {text!r} must be {listed}."
+            message = f"model {name!r}: option {part!r} must be {listed}."
             raise SpecError(message)
         option = options[key]
         if option.pattern and not re.fullmatch(option.pattern, value):

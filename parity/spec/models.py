@@ -6,11 +6,11 @@ To add a family: one file with its spec, one row here.
 from collections.abc import Callable
 
 from parity.errors import SpecError, describe_nearest
-from parity.spec.airbench import AIRBENCHES, AirbenchSpec, airbench_spec
+from parity.spec.airbench import AIRBENCH_OPTIONS, AIRBENCHES, AirbenchSpec, airbench_spec
 from parity.spec.conventions import Conventions
 from parity.spec.model_names import split_name
 from parity.spec.model_spec import ModelSpec
-from parity.spec.resnet import RESNETS, ResNetSpec, resnet_spec
+from parity.spec.resnet import RESNET_OPTIONS, RESNETS, ResNetSpec, resnet_spec
 
 # Family -> class of its specs.
 FAMILIES: dict[str, type[ModelSpec]] = {"resnet": ResNetSpec, "airbench": AirbenchSpec}
@@ -20,6 +20,16 @@ _BUILDERS: dict[str, Callable[..., ModelSpec]] = {
     **dict.fromkeys(AIRBENCHES, airbench_spec),
 }
 MODELS: tuple[str, ...] = tuple(_BUILDERS)
+
+
+def model_options(name: str) -> tuple[str, ...]:
+    """Return the forms of the options that a model's name takes.
+
+    >>> model_options("airbench94")
+    ('width=CHANNELS',)
+    """
+    options = AIRBENCH_OPTIONS if name in AIRBENCHES else RESNET_OPTIONS
+    return tuple(option.form for option in options.values())
 
 
 def named_spec(

@@ -208,7 +208,7 @@ _FAMILY: dict[str, tuple[Block, tuple[int, ...], int, Stem | None]] = {
 RESNETS: tuple[str, ...] = tuple(_FAMILY)
 
 _RATE = {"pattern": r"0(\.[0-9]+)?", "expected": "a rate with 0 <= rate < 1, such as 0.2"}
-_OPTIONS = {
+RESNET_OPTIONS = {
     "width": WIDTH,
     "stem": Option(form="stem=cifar|imagenet"),
     **{name: Option(form=f"{name}=RATE", **_RATE) for name in _RATES},
@@ -236,7 +236,7 @@ def resnet_spec(
         message = f"model {base!r} not found.{describe_nearest(base, _FAMILY)}"
         raise SpecError(message)
     block, blocks, width, stem = _FAMILY[base]
-    values = parse_options(name, _OPTIONS)
+    values = parse_options(name, RESNET_OPTIONS)
     default_stem: Stem = "cifar" if min(input_size) <= LARGEST_CIFAR_INPUT else "imagenet"
     return ResNetSpec(
         conventions=conventions,

@@ -15,3 +15,11 @@ def test_augmentations_are_listed_with_their_values(capsys):
         ["augment.cutout_px", "pixels; 0 is off"],
         ["evaluation.tta_level", "0, 1, 2"],
     ]
+
+
+def test_models_are_listed_with_their_own_options(capsys):
+    assert cli.run(["list", "models"]) == 0
+
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["airbench94"] == "options: :width=CHANNELS"
+    assert "stochastic_depth=RATE" in lines["resnet18"]

@@ -129,6 +129,7 @@ def test_airbench_spec_lists_all_wrong_fields_at_once():
         ("airbench94:stem=cifar", r"'stem=cifar' must be width=CHANNELS\."),
         ("airbench94:width=0", "width must be a whole number >= 1; got '0'"),
         ("airbench94:width=8,width=8", "width is given twice"),
+        ("airbench94:", "expected options after ':'"),
     ],
 )
 def test_name_is_refused_with_the_reason(name, message):
