@@ -82,10 +82,10 @@ def test_a_rate_per_kilostep_can_be_injected_and_is_caught(inject):
 def test_a_twin_that_trains_on_is_named_at_the_first_step_after_the_end(monkeypatch):
     build = pair.build_net
 
-    def build_endless(framework, spec, recipe, settings):
+    def build_endless(framework, spec, recipe, settings, **options):
         endless = dataclasses.replace(recipe.groups[1], trained_epochs=math.inf)
         wrong = dataclasses.replace(recipe, groups=(recipe.groups[0], endless))
-        return build("torch", spec, wrong if framework == "keras" else recipe, settings)
+        return build("torch", spec, wrong if framework == "keras" else recipe, settings, **options)
 
     monkeypatch.setattr(pair, "build_net", build_endless)
 

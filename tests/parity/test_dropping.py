@@ -221,13 +221,13 @@ NAMED = {
 def test_a_net_that_drops_otherwise_is_caught_and_named(monkeypatch, fault):
     build, changes = pair.build_net, FAULTS[fault]
 
-    def build_misled(framework, spec, recipe, settings):
+    def build_misled(framework, spec, recipe, settings, **options):
         right = (
             spec
             if framework == "torch"
             else dataclasses.replace(spec, **changes.get("built_as", {}))
         )
-        net = build("torch", right, recipe, settings)
+        net = build("torch", right, recipe, settings, **options)
         if framework == "torch":
             return net
         masks_at = changes.get("masks_at")

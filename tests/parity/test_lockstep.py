@@ -265,8 +265,8 @@ def test_a_fault_in_one_quantity_alone_is_named(monkeypatch, tampered, named):
     build = pair.build_net
     nets = []
 
-    def build_tampered(framework, *arguments):
-        nets.append(build("torch", *arguments))
+    def build_tampered(framework, *arguments, **options):
+        nets.append(build("torch", *arguments, **options))
         return Tampered(nets[-1], tampered) if framework == "keras" else nets[-1]
 
     monkeypatch.setattr(pair, "build_net", build_tampered)
@@ -280,10 +280,10 @@ def test_a_fault_in_one_quantity_alone_is_named(monkeypatch, tampered, named):
 def test_a_rule_that_both_nets_get_wrong_is_named(monkeypatch):
     build = pair.build_net
 
-    def build_wrong(_framework, spec, recipe, settings):
+    def build_wrong(_framework, spec, recipe, settings, **options):
         optimizer = dataclasses.replace(recipe.optimizer, momentum=MOMENTUM_FLOAT32)
         wrong = dataclasses.replace(recipe, optimizer=optimizer)
-        return build("torch", spec, wrong, settings)
+        return build("torch", spec, wrong, settings, **options)
 
     monkeypatch.setattr(pair, "build_net", build_wrong)
 
@@ -296,8 +296,8 @@ def test_a_rule_that_both_nets_get_wrong_is_named(monkeypatch):
 def test_a_free_run_is_equivalent_up_to_a_named_kink(monkeypatch):
     build = pair.build_net
 
-    def build_tampered(framework, *arguments):
-        net = build("torch", *arguments)
+    def build_tampered(framework, *arguments, **options):
+        net = build("torch", *arguments, **options)
         return Tampered(net, "parameters") if framework == "keras" else net
 
     monkeypatch.setattr(pair, "build_net", build_tampered)
