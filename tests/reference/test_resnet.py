@@ -217,7 +217,7 @@ def test_resnet_refuses_a_state_of_another_model_and_lists_it_all():
         network_trace(BASIC, state, np.zeros((1, 2, 9, 7)), training=False)
 
     assert str(caught.value) == (
-        "resnet: 1 slots missing (stem.bn.weight). 1 unexpected (extra). "
+        "network: 1 slots missing (stem.bn.weight). 1 unexpected (extra). "
         "head.bias: expected shape (4,); got (2,). "
         "images must be (n, c, h, w) with (2, 9, 6); got (1, 2, 9, 7)."
     )
