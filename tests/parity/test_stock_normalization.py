@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conversion.layouts import LAYOUTS, to_keras_layout, to_torch_layout
+from parity import runtime
 from parity.errors import DivergenceError
 from parity.frameworks.outcomes import LayerOutcome
 from parity.reference import layers as reference
@@ -24,9 +25,14 @@ from parity.testing.faults import seed_array_fault
 pytestmark = pytest.mark.usefixtures("float64_keras")
 
 # Of the largest value of a quantity, or of 1 where all are smaller: inputs, weights and gradients
-# are of order 1. Measured worst over 250 draws a test with Keras on torch: 2.3e-12, the input
-# gradient of an instance norm, whose variance Keras takes there as mean(x^2) - mean(x)^2.
+# are of order 1.
 BOUND = 1e-10
+
+# Keras on torch takes a variance as mean(x^2) - mean(x)^2 (keras 3.15.1, `ops.moments`). Where the
+# values of a group are nearly equal, the rounding of the squares is large beside the variance, and
+# an input gradient, which there is a difference of equal numbers, shows it over the deviation.
+# Measured worst in such units over 6,000 draws of small groups: 2.4.
+CANCELLED_ROUNDINGS = 8
 FRAMEWORKS = ("torch", "keras")
 QUANTITIES = ("outputs", "input gradient", "parameter gradients", "buffers")
 
@@ -302,6 +308,20 @@ def quantities_of(outcome):
     }
 
 
+def cancelled_rounding(framework, norm):
+    """Return the rounding that a cancelling variance leaves in an input gradient; else 0."""
+    if framework == "torch" or norm.kind == "rms" or runtime.select_keras_backend(None) != "torch":
+        return 0.0
+    inputs = norm.arrays()["inputs"]
+    axes = tuple(range(2, inputs.ndim))
+    if norm.kind == "group":
+        inputs, axes = inputs.reshape(len(inputs), norm.groups, -1), (2,)
+    axes = {"batch": (0, *axes), "layer": norm.axes}.get(norm.kind, axes)
+    variances = inputs.var(axis=axes) + norm.epsilon
+    units = (inputs**2).mean(axis=axes) / variances**1.5
+    return float(np.finfo(np.float64).eps * units.max())
+
+
 def assert_matches_reference(framework, norm, *, arrays=None, built_as=None):
     """Check a stock layer; `arrays` and `built_as` seed a fault in what it gets and is."""
     actual = RUNS[framework](built_as or norm, arrays or norm.arrays())
@@ -312,7 +332,10 @@ def assert_matches_reference(framework, norm, *, arrays=None, built_as=None):
     for quantity, named in quantities_of(actual).items():
         sizes = [np.abs(array).max(initial=0.0) for array in wanted[quantity].values()]
         scale = max([1.0, *map(float, sizes)])
-        assert_states_close(named, wanted[quantity], atol=BOUND * scale, rtol=0.0, where=quantity)
+        atol = BOUND * scale
+        if quantity == "input gradient":
+            atol = max(atol, CANCELLED_ROUNDINGS * cancelled_rounding(framework, norm))
+        assert_states_close(named, wanted[quantity], atol=atol, rtol=0.0, where=quantity)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
