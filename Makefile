@@ -42,12 +42,12 @@ parity: setup  ## the proof that the twins are one model: make parity BACKEND=ja
 	KERAS_BACKEND=$(BACKEND) $(PYTEST) tests/parity
 
 bench: setup  ## repeat the timings in benchmarks/, and the resumes after a kill
-	$(BIN)/python benchmarks/train_step.py --framework torch
-	$(BIN)/python benchmarks/train_step.py --framework keras
-	KERAS_BACKEND=jax $(BIN)/python benchmarks/train_step.py --framework keras
+	$(BIN)/python -m benchmarks.train_step --framework torch
+	$(BIN)/python -m benchmarks.train_step --framework keras
+	KERAS_BACKEND=jax $(BIN)/python -m benchmarks.train_step --framework keras
 	$(BIN)/python -m benchmarks.compiled_step --framework torch
 	$(BIN)/python -m benchmarks.compiled_step --framework keras
-	$(BIN)/python benchmarks/kill_and_resume.py
+	$(BIN)/python -m benchmarks.kill_and_resume
 
 clean:  ## remove the environment and every cache
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

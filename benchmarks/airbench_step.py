@@ -12,19 +12,15 @@ the other, in alternating order; the figure is the median ratio of images per se
 bootstrap interval over pairs.
 """
 
-import argparse
 import dataclasses
-import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.print_airbench_figures import build_network, import_airbench
-from benchmarks.train_step import compare, seconds_of
-from parity import runtime
+from benchmarks.timing import compare, fastest, make_parser, write_row
+from benchmarks.train_step import LAYOUTS
 from parity.frameworks.build import build_twin
 from parity.frameworks.net import Batch, Net
 from parity.initialize import initial_state
@@ -35,7 +31,6 @@ from parity.spec.optimizers import NoAveraging
 from parity.spec.recipe import ResolvedRecipe, load_recipe
 
 BATCH, STEPS = 512, 1
-LAYOUTS = ("contiguous_format", "channels_last")
 
 
 def make_recipe() -> ResolvedRecipe:
@@ -133,10 +128,7 @@ def measure(framework: str, *, compiled: bool, pairs: int) -> dict[str, Any]:
     ours = our_steps(net, recipe, batches)
     if framework == "torch":
         plain = {layout: package_steps(recipe, batches, layout=layout) for layout in LAYOUTS}
-        for run in plain.values():
-            run()
-        times = {layout: min(seconds_of(run) for _ in range(3)) for layout, run in plain.items()}
-        best = min(times, key=lambda layout: times[layout])
+        best = fastest(plain)
         name, baseline, extra = f"{net.label} twin / package", plain[best], {"layout": best}
     else:
         torch_net = make_net("torch", recipe, batches, compiled=False)
@@ -149,20 +141,11 @@ def measure(framework: str, *, compiled: bool, pairs: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure one framework and print a JSON line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--framework", choices=["torch", "keras"], default="torch")
+    parser = make_parser(__doc__, pairs=9)
     parser.add_argument("--compile", action="store_true", help="compile our twin's step")
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--out", type=Path, help="append the line to this file")
     options = parser.parse_args()
     row = measure(options.framework, compiled=options.compile, pairs=options.pairs)
-    line = json.dumps({**row, **runtime.environment(), "processors": os.cpu_count()})
-    print(line)
-    if options.out:
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    write_row(row, options.out)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,12 @@ bootstrap interval over pairs. The seconds that each side's first step takes are
 Lines to keep go to `--out benchmarks/results/compiled_step.jsonl`.
 """
 
-import argparse
-import json
-import os
-import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.train_step import bootstrap, seconds_of
-from parity import runtime
+from benchmarks.timing import compare, make_parser, seconds_of, write_row
 from parity.frameworks.build import build_twin
 from parity.frameworks.net import Batch, Net
 from parity.initialize import initial_state
@@ -85,40 +79,19 @@ def measure(
     first = {
         side: seconds_of(lambda net=net: net.step(batch, rate=RATE)) for side, net in nets.items()
     }
-    runs = {side: repeated(net, batch, steps=steps) for side, net in nets.items()}
-    for run in runs.values():
-        run()
-    rows = []
-    for pair in range(pairs):
-        order = ("compiled", "plain") if pair % 2 == 0 else ("plain", "compiled")
-        rows.append({side: seconds_of(runs[side]) for side in order})
-    ratios = [row["plain"] / row["compiled"] for row in rows]
-    images = batch_size * steps
-    return {
-        "comparison": f"{nets['plain'].label}: compiled step / plain step",
-        "ratio": statistics.median(ratios),
-        "interval": list(bootstrap(ratios)),
-        "pairs": pairs,
-        "steps": steps,
-        "images_per_second": {
-            side: images / statistics.median(row[side] for row in rows) for side in nets
-        },
-        "first_step_seconds": first,
-    }
+    ours, plain = (repeated(nets[side], batch, steps=steps) for side in ("compiled", "plain"))
+    name = f"{nets['plain'].label}: compiled step / plain step"
+    row = compare(name, ours, plain, pairs=pairs, images=batch_size * steps)
+    return {**row, "steps": steps, "first_step_seconds": first}
 
 
 def main() -> None:
     """Measure one framework and print a JSON line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--framework", choices=["torch", "keras"], default="torch")
+    parser = make_parser(__doc__, pairs=9)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--pixels", type=int, default=32, help="height and width of the images")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4, help="steps timed together")
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--out", type=Path, help="append the line to this file")
     options = parser.parse_args()
     row = measure(
         options.framework,
@@ -128,11 +101,7 @@ def main() -> None:
         pairs=options.pairs,
     )
     sizes = {"model": options.model, "pixels": options.pixels, "batch_size": options.batch_size}
-    line = json.dumps({**row, **sizes, **runtime.environment(), "processors": os.cpu_count()})
-    print(line)
-    if options.out:
-        with options.out.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+    write_row({**row, **sizes}, options.out)
 
 
 if __name__ == "__main__":

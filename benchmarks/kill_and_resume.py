@@ -1,6 +1,6 @@
 """Kill trainings at random moments, resume them, and compare the weights bit for bit.
 
-    python benchmarks/kill_and_resume.py --kills 20
+    python -m benchmarks.kill_and_resume --kills 20
 
 Each trial starts a training in a process of its own, sends SIGKILL after a random share of the time
 that an uninterrupted run takes, resumes until the run is finished, and compares every array of the

@@ -1,7 +1,7 @@
 """Run both twins in resynced float64 lockstep under every row of the table of updates.
 
-    python benchmarks/lockstep_updates.py --steps 100 [--only NAME ...] >> results.jsonl
-    KERAS_BACKEND=jax python benchmarks/lockstep_updates.py --steps 100 >> results.jsonl
+    python -m benchmarks.lockstep_updates --steps 100 [--only NAME ...] >> results.jsonl
+    KERAS_BACKEND=jax python -m benchmarks.lockstep_updates --steps 100 >> results.jsonl
 
 ResNet-8 of width 8 on the bundled digits, torch against Keras on the backend of the process, under
 a rate that changes at every step. A JSON line for each update: verdict, closest quantity, worst gap

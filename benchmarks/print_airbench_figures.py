@@ -1,7 +1,7 @@
 """Print what the PyPI package airbench computes under formula-generated weights, as JSON.
 
     pip install torch==2.13.0 numpy && pip install --no-deps airbench==0.1.8
-    PYTHONPATH=. python benchmarks/print_airbench_figures.py
+    python -m benchmarks.print_airbench_figures
 
 The output, in an environment of its own, is `tests/parity/data/airbench_figures.json`:
 `tests/parity/test_airbench.py` expects it of both twins, which run where airbench need not be. The

@@ -3,7 +3,7 @@
 In an environment of its own, with the toolkit's checkout beside it:
 
     pip install torch==2.13.0 numpy && pip install --no-deps timm==1.0.31 airbench==0.1.8
-    PYTHONPATH=. python benchmarks/print_peer_updates.py > tests/reference/data/peer_updates.json
+    python -m benchmarks.print_peer_updates > tests/reference/data/peer_updates.json
 
 timm's optimizers and airbench's Lookahead are read without torchvision, which they do not use.
 """

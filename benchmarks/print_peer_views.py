@@ -3,7 +3,7 @@
 In an environment of its own, with the toolkit's checkout beside it:
 
     pip install torch==2.13.0 numpy && pip install --no-deps airbench==0.1.8
-    PYTHONPATH=. python benchmarks/print_peer_views.py > tests/augment/data/peer_views.json
+    python -m benchmarks.print_peer_views > tests/augment/data/peer_views.json
 
 airbench is read without torchvision, which its data loader alone uses.
 """

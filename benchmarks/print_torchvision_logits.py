@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0 numpy pillow
     pip install --no-deps torchvision==0.28.0
-    PYTHONPATH=. python benchmarks/print_torchvision_logits.py
+    python -m benchmarks.print_torchvision_logits
 
 The output, in an environment of its own, is `tests/parity/data/torchvision_logits.json`:
 `tests/parity/test_logits.py` expects it of both twins, which run where torchvision need not be.

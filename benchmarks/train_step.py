@@ -1,6 +1,6 @@
 """Time our training loop against the loop a good engineer would write, in interleaved pairs.
 
-    python benchmarks/train_step.py --pairs 9 --out benchmarks/results/train_step.jsonl
+    python -m benchmarks.train_step --pairs 9 --out benchmarks/results/train_step.jsonl
 
 ResNet-20, 32x32 colour, batch 128, float32. Torch: our loop against a plain PyTorch loop over the
 same batches held in memory, in the better of contiguous and channels-last layout. Keras on
@@ -10,18 +10,14 @@ median ratio of images per second with a bootstrap interval over pairs. The shar
 augmentation is measured on its own over the same batches.
 """
 
-import argparse
-import json
-import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from parity import runtime
+from benchmarks.timing import compare, fastest, make_parser, write_row
 from parity.data.batches import START_DIGEST, BatchStream, chain_digest
 from parity.data.dataset import Dataset
 from parity.frameworks.build import build_twin
@@ -31,7 +27,7 @@ from parity.rng import stream as keyed
 from parity.spec.recipe import ResolvedRecipe, load_recipe
 
 BATCH, STEPS = 128, 8
-PLAIN, OURS = "baseline", "ours"
+LAYOUTS = ("contiguous_format", "channels_last")
 
 
 def make_stream() -> tuple[ResolvedRecipe, BatchStream]:
@@ -117,49 +113,6 @@ def fit_loop(stream: BatchStream, recipe: ResolvedRecipe) -> Callable[[], None]:
     return lambda: model.fit(images, targets, batch_size=BATCH, epochs=1, verbose=0, shuffle=False)
 
 
-def seconds_of(run: Callable[[], object]) -> float:
-    """Return how long one epoch takes."""
-    started = time.perf_counter()
-    run()
-    return time.perf_counter() - started
-
-
-def compare(
-    name: str,
-    ours: Callable[[], object],
-    baseline: Callable[[], object],
-    *,
-    pairs: int,
-    images: int = BATCH * STEPS,
-) -> dict[str, Any]:
-    """Time both sides, of so many images, in interleaved pairs; return ratio and interval."""
-    for run in (ours, baseline):
-        run()
-    rows = []
-    for pair in range(pairs):
-        sides = {OURS: ours, PLAIN: baseline}
-        order = (OURS, PLAIN) if pair % 2 == 0 else (PLAIN, OURS)
-        rows.append({side: seconds_of(sides[side]) for side in order})
-    ratios = [row[PLAIN] / row[OURS] for row in rows]
-    low, high = bootstrap(ratios)
-    return {
-        "comparison": name,
-        "ratio": statistics.median(ratios),
-        "interval": [low, high],
-        "pairs": pairs,
-        "images_per_second": images / statistics.median(row[OURS] for row in rows),
-        "baseline_images_per_second": images / statistics.median(row[PLAIN] for row in rows),
-    }
-
-
-def bootstrap(ratios: list[float], *, draws: int = 10_000) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the median."""
-    generator = keyed(0, "bootstrap")
-    samples = generator.choice(np.array(ratios), (draws, len(ratios)))
-    low, high = np.percentile(np.median(samples, axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def data_share(stream: BatchStream, *, step_seconds: float) -> dict[str, Any]:
     """Return the share of a step that drawing, augmenting, hashing and normalizing take."""
     digest, times = START_DIGEST, []
@@ -184,17 +137,11 @@ def measure_torch(pairs: int) -> list[dict[str, Any]]:
     spec = model_spec(recipe, stream)
     net = build_twin("torch", spec, loss=recipe.loss, update=recipe.update)
     net.load_state(start_state(spec, stream))
-    plain = {
-        layout: plain_torch_loop(stream, recipe, layout=layout)
-        for layout in ("contiguous_format", "channels_last")
-    }
-    for run in plain.values():
-        run()
-    times = {layout: min(seconds_of(run) for _ in range(3)) for layout, run in plain.items()}
-    best = min(times, key=lambda layout: times[layout])
-    row = compare(
-        "torch: our loop / plain loop", our_loop(net, stream, recipe), plain[best], pairs=pairs
-    )
+    plain = {layout: plain_torch_loop(stream, recipe, layout=layout) for layout in LAYOUTS}
+    best = fastest(plain)
+    ours = our_loop(net, stream, recipe)
+    name = "torch: our loop / plain loop"
+    row = compare(name, ours, plain[best], pairs=pairs, images=BATCH * STEPS)
     step_seconds = BATCH / row["images_per_second"]
     return [{**row, "baseline_layout": best}, data_share(stream, step_seconds=step_seconds)]
 
@@ -206,25 +153,16 @@ def measure_keras(pairs: int) -> list[dict[str, Any]]:
     net = build_twin("keras", spec, loss=recipe.loss, update=recipe.update)
     net.load_state(start_state(spec, stream))
     name = f"{net.label}: our loop / fit"
-    return [compare(name, our_loop(net, stream, recipe), fit_loop(stream, recipe), pairs=pairs)]
+    ours, fit = our_loop(net, stream, recipe), fit_loop(stream, recipe)
+    return [compare(name, ours, fit, pairs=pairs, images=BATCH * STEPS)]
 
 
 def main() -> None:
     """Measure one framework and print JSON lines."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--framework", choices=["torch", "keras"], default="torch")
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--out", type=Path, help="append the lines to this file")
-    options = parser.parse_args()
+    options = make_parser(__doc__, pairs=7).parse_args()
     rows = {"torch": measure_torch, "keras": measure_keras}[options.framework](options.pairs)
     for row in rows:
-        line = json.dumps({**row, **runtime.environment(), "processors": os.cpu_count()})
-        print(line)
-        if options.out:
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+        write_row(row, options.out)
 
 
 if __name__ == "__main__":

@@ -46,24 +46,9 @@ REFUSED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("case", REFUSED)
-def test_refusals_are_one_line_and_train_nothing(case, empty_folder, capsys):
-    arguments, expected = REFUSED[case]
-
-    code = cli.run(arguments)
-
-    error = capsys.readouterr().err
-    assert code == 2
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert expected in error
-    assert list(empty_folder.iterdir()) == []
+def test_refusals_are_one_line_and_train_nothing(case, assert_refused):
+    assert_refused(*REFUSED[case])
 
 
 def test_same_arguments_find_their_folder_and_others_take_a_new_one(capsys):

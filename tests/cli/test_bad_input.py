@@ -94,24 +94,9 @@ REFUSED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.mark.parametrize("case", REFUSED)
-def test_refusals_are_one_line_and_leave_nothing(case, empty_folder, capsys):
-    arguments, expected = REFUSED[case]
-
-    code = cli.run(arguments)
-
-    error = capsys.readouterr().err
-    assert code == 2
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    assert expected in error
-    assert list(empty_folder.iterdir()) == []
+def test_refusals_are_one_line_and_leave_nothing(case, assert_refused):
+    assert_refused(*REFUSED[case])
 
 
 def test_an_output_folder_under_a_file_is_refused(empty_folder, capsys):

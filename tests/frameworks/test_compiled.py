@@ -243,4 +243,6 @@ def test_a_missing_compiler_is_named_before_anything_is_built(monkeypatch):
 def test_an_accelerator_needs_no_compiler_for_processors(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
 
-    runtime.require_compiler("cuda:1")
+    assert runtime.require_compiler("cuda:1") is None
+    with pytest.raises(ParityError, match="no-such-compiler"):
+        runtime.require_compiler("cpu")

@@ -51,6 +51,7 @@ class Norm:
         stats_decay: Of a batch norm.
         has_weight: Whether it has a weight.
         has_bias: Whether it has a bias; torch's batch, group and instance norms have both or none.
+        spread: Deviation of the inputs, whose mean is 0.5.
         seed: Of its arrays.
     """
 
@@ -63,6 +64,7 @@ class Norm:
     stats_decay: float = 0.9
     has_weight: bool = True
     has_bias: bool = True
+    spread: float = 1.0
     seed: int = 0
 
     def arrays(self):
@@ -75,7 +77,7 @@ class Norm:
             name: stream(self.seed, "norm", name).standard_normal(shape)
             for name, shape in shapes.items()
         }
-        drawn["inputs"] = 0.5 + drawn["inputs"]
+        drawn["inputs"] = 0.5 + self.spread * drawn["inputs"]
         if self.kind == "batch":
             drawn["running_mean"] = stream(self.seed, "mean").standard_normal(sizes)
             drawn["running_var"] = np.exp(stream(self.seed, "var").standard_normal(sizes))
@@ -453,6 +455,19 @@ def test_normalization_check_catches_a_damaged_array(framework, norm, name, faul
 
     with pytest.raises(DivergenceError, match=f"^{quantity}: "):
         assert_matches_reference(framework, norm, arrays=arrays)
+
+
+@pytest.mark.backend
+@pytest.mark.parametrize("fault", ["element_bumped", "scaled", "sign_flipped"])
+def test_wide_bound_of_nearly_equal_values_hides_no_fault_of_a_gradient(fault):
+    norm = Norm(kind="layer", shape=(8, 5), epsilon=1e-6, axes=(1,), spread=1e-3)
+    if runtime.select_keras_backend(None) == "torch":
+        assert CANCELLED_ROUNDINGS * cancelled_rounding("keras", norm) > BOUND
+    arrays = norm.arrays()
+    arrays["d_outputs"] = seed_array_fault(fault, arrays["d_outputs"])
+
+    with pytest.raises(DivergenceError, match=r"^input gradient: "):
+        assert_matches_reference("keras", norm, arrays=arrays)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

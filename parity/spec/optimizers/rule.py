@@ -39,7 +39,7 @@ class Rule:
 
     def initial_slots(self) -> dict[str, float]:
         """Return the arrays kept per parameter, by PyTorch's name, with the value they start at."""
-        raise NotImplementedError
+        return {}
 
     def normalizes(self) -> bool:
         """Return whether steps hardly depend on the size of the gradient.
