@@ -35,6 +35,10 @@ class RunError(ParityError, ValueError):
     """A run folder that cannot be created, resumed or read."""
 
 
+class CaptureError(ParityError, ValueError):
+    """A model that cannot be followed, built or run as asked."""
+
+
 class FitError(ParityError, ValueError):
     """Measurements to which a curve cannot be fitted."""
 

@@ -25,7 +25,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "markupsafe": "jinja2"}
 
 SPEC = ("numpy", "parity.errors", "parity.spec")
 CORE = (*SPEC, "parity.rng", "parity.whitening", "parity.initialize")
-NEUTRAL = (*CORE, "parity.frameworks.net")
+NEUTRAL = (*CORE, "parity.frameworks.net", "parity.frameworks.program")
 TOOLKIT = (
     *NEUTRAL,
     "parity.augment",
@@ -72,6 +72,7 @@ TABLE = (
     # The protocol that crosses layers is plain NumPy, and a step's place in time; what implements
     # it is further down.
     Row(owner="parity.frameworks.net", module=("numpy", "parity.spec.position")),
+    Row(owner="parity.frameworks.program", module=("numpy",)),
     Row(owner="parity.compare", module=(*NEUTRAL, "parity.reference")),
     Row(
         owner="parity.data",

@@ -230,7 +230,7 @@ MEAN = Pool(
         (run_keras, MAX, {"padding": ((1, 1), (1, 1)), "fill": 0.0}),
         (run_keras, MEAN, {"padding": VALID}),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
 )
 def test_pooling_check_catches_a_wrong_knob(stock, run, case, change):
     expected, _ = expected_outcome(case, stock)
