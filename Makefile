@@ -7,8 +7,10 @@ BACKEND ?= tensorflow
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Processes that share the tests: each takes one core and about 2 GB.
+WORKERS ?= 2
 # Frameworks thread inside each operation: one thread a process keeps runs repeatable and fast on few cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test parity bench clean

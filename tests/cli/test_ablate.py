@@ -9,6 +9,8 @@ import pytest
 from parity import cli
 from parity.cli import ablate
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 START = ["ablate", "--recipe", "best_sgd"]
 TINY = ["--model", "resnet8:width=4", "--set", "batch_size=256"]
 VARY = ["--vary", "optimizer.nesterov=false,true"]

@@ -11,6 +11,8 @@ import pytest
 from parity import cli
 from parity.spec.recipe import RECIPE_FOLDER
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 TRAIN = ["train", "--framework", "torch", "--recipe", "best_sgd", "--data", "synthetic"]
 TINY = ["--model", "resnet8:width=2", "--epochs", "1"]
 

@@ -4,7 +4,9 @@ Fixtures:
     stock: Runs stock layers and compares them with the reference; Keras computes in float64 for the
         whole module that asks for it.
     float64_keras: Keras in float64 while a module's tests run.
-    faults_counted: What was seeded -> how many faults were caught and missed; printed at the end.
+
+A test that seeds many faults records how many were caught and missed, with `record_property("faults
+of ...")`; the counts are printed at the end.
 """
 
 import contextlib
@@ -130,18 +132,9 @@ def float64_keras():
         yield
 
 
-_FAULTS = pytest.StashKey()
-
-
-def pytest_configure(config):
-    config.stash[_FAULTS] = {}
-
-
-@pytest.fixture
-def faults_counted(request):
-    return request.config.stash[_FAULTS]
-
-
-def pytest_terminal_summary(terminalreporter, config):
-    for subject, (caught, missed) in config.stash[_FAULTS].items():
-        terminalreporter.write_line(f"faults of {subject} caught: {caught} of {caught + missed}")
+def pytest_terminal_summary(terminalreporter):
+    for report in terminalreporter.stats.get("passed", []):
+        for name, value in report.user_properties:
+            if name.startswith("faults of "):
+                caught, missed = value
+                terminalreporter.write_line(f"{name} caught: {caught} of {caught + missed}")

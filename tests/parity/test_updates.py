@@ -175,7 +175,7 @@ def arrays_of(slots):
     return {slot: set(held) for slot, held in slots.items()}
 
 
-def test_every_fault_of_an_update_is_caught_or_changes_nothing(faults_counted):
+def test_every_fault_of_an_update_is_caught_or_changes_nothing(record_property):
     """Between a right update and a caught one there is nothing: a fault shows or has no effect."""
     caught, missed = {}, []
     for name, update in UPDATES.items():
@@ -185,7 +185,7 @@ def test_every_fault_of_an_update_is_caught_or_changes_nothing(faults_counted):
                 caught.setdefault(fault, []).append(name)
             elif size > 0.0:
                 missed.append((name, fault, size))
-    faults_counted["update conventions"] = sum(map(len, caught.values())), len(missed)
+    record_property("faults of update conventions", (sum(map(len, caught.values())), len(missed)))
 
     assert missed == []
     # Each of them is caught somewhere.
