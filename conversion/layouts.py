@@ -117,7 +117,7 @@ def move_axes(
     lengths = _letter_lengths(array.shape, source=source, target=target, sizes=sizes)
     letters = list(lengths)
     apart = array.reshape(tuple(lengths.values()))
-    order = [letters.index(letter) for axis in _axes(target) for letter in axis]
+    order = [letters.index(letter) for axis in letters_of(target) for letter in axis]
     moved = apart.transpose(order).reshape(_joined_shape(lengths, target))
     return np.array(moved, order="C", copy=True)
 
@@ -134,10 +134,10 @@ def move_shape(
     return _joined_shape(lengths, target)
 
 
-def _axes(text: str) -> list[str]:
-    """Return the letters of each axis.
+def letters_of(text: str) -> list[str]:
+    """Return the letters of each axis of a layout.
 
-    >>> _axes("(cm)1hw")
+    >>> letters_of("(cm)1hw")
     ['cm', '', 'h', 'w']
     """
     return [token.strip("()1") for token in re.findall(r"\(\w+\)|\w", text)]
@@ -147,13 +147,13 @@ def _letter_lengths(
     shape: tuple[int, ...], *, source: str, target: str, sizes: Mapping[str, int] | None
 ) -> dict[str, int]:
     """Return the length of each letter of `source`, in its order."""
-    letters = [sorted("".join(_axes(axes))) for axes in (source, target)]
+    letters = [sorted("".join(letters_of(axes))) for axes in (source, target)]
     if letters[0] != letters[1] or len(set(letters[0])) != len(letters[0]):
         message = (
             f"axes {source!r} to {target!r}: expected the same letters, each once, on both sides."
         )
         raise ConversionError(message)
-    axes = _axes(source)
+    axes = letters_of(source)
     if len(shape) != len(axes):
         message = f"expected {len(axes)} axes ({source}); got shape {shape}."
         raise ConversionError(message)
@@ -182,7 +182,7 @@ def _split_length(axis: str, length: int, *, sizes: Mapping[str, int]) -> dict[s
 
 
 def _joined_shape(lengths: Mapping[str, int], target: str) -> tuple[int, ...]:
-    return tuple(math.prod(lengths[letter] for letter in axis) for axis in _axes(target))
+    return tuple(math.prod(lengths[letter] for letter in axis) for axis in letters_of(target))
 
 
 def keras_variables(kind: str) -> dict[str, SlotLayout]:

@@ -167,6 +167,13 @@ class Program(Protocol):
         """
 
 
+class Objective(Protocol):
+    """A loss of the user's own, as one side computes it."""
+
+    def evaluate(self, outputs: Mapping[str, Array], targets: Any) -> tuple[float, State]:  # noqa: ANN401  # arrays, nested as the user nests them
+        """Return the loss in float64, and its gradient with respect to each output by name."""
+
+
 def is_float(array: Array) -> bool:
     """Return whether an array has gradients."""
     return np.issubdtype(array.dtype, np.floating)

@@ -73,7 +73,6 @@ TABLE = (
     # it is further down.
     Row(owner="parity.frameworks.net", module=("numpy", "parity.spec.position")),
     Row(owner="parity.frameworks.program", module=("numpy",)),
-    Row(owner="parity.compare", module=(*NEUTRAL, "parity.reference")),
     Row(
         owner="parity.data",
         module=(*NEUTRAL, "parity.augment", "pooch"),
@@ -83,6 +82,7 @@ TABLE = (
     # Hypothesis is a developer's tool: only what draws examples needs it.
     Row(owner="parity.testing.strategies", module=(*NEUTRAL, "parity.testing", "hypothesis")),
     Row(owner="conversion.layouts", module=("numpy", "parity.errors")),
+    Row(owner="parity.compare", module=(*NEUTRAL, "parity.reference", "conversion.layouts")),
     Row(
         owner="parity.frameworks",
         module=(*CORE, "parity.runtime", "conversion.layouts"),

@@ -1,0 +1,370 @@
+"""Compare two programs phase by phase, and say where they first part.
+
+The reference runs in float64. The candidate runs in float64 too, with the reference's values in
+place of its own at every point, so that each stretch between two points is judged alone: what one
+layer gets wrong does not hide in, or spread to, the next. The same holds backward: each stretch is
+given the reference's gradients. A gap is judged by its ratio to the rounding noise of its place.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from parity.compare.findings import Figure, Phase
+from parity.compare.gaps import largest
+from parity.compare.matching import Match, Point
+from parity.compare.noise import calibrated_runs, units
+from parity.compare.verdicts import CLEARLY_RIGHT, CLEARLY_WRONG
+from parity.frameworks.program import Array, Objective, Program, Run, State, ValueId, is_float
+from parity.rng import stream
+
+# An array far below the largest of its kind in the whole model is zero in theory.
+NEGLIGIBLE = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sides:
+    """Both programs in the precision that judges, and the reference in float32.
+
+    Attributes:
+        reference: In float64.
+        candidate: In float64, or in its own precision where it has no float64.
+        single: The reference in float32, for calibration.
+    """
+
+    reference: Program
+    candidate: Program
+    single: Program
+
+
+@dataclass(kw_only=True)
+class Comparison:
+    """A comparison under way: what was measured so far.
+
+    Attributes:
+        match: How the programs correspond.
+        sides: In the precisions that judge.
+        inputs: Of reference and candidate.
+        figures: Measured so far.
+    """
+
+    match: Match
+    sides: Sides
+    inputs: tuple[Sequence[Array], Sequence[Array]]
+    figures: list[Figure] = field(default_factory=list)
+
+    def compare_forward(self, *, training: bool) -> Run:
+        """Compare the values at every point; return the reference's run."""
+        phase: Phase = "train" if training else "forward"
+        ours, theirs = self._uniforms() if training else ({}, {})
+        points = [point.values[0] for point in self.match.points]
+        exact = self.sides.reference.run(
+            self.inputs[0], training=training, keep=points, uniforms=ours
+        )
+        noisy = calibrated_runs(
+            self.sides.single,
+            self.inputs[0],
+            exact,
+            points=points,
+            training=training,
+            uniforms=ours,
+            cotangents=None,
+        )
+        actual = self.sides.candidate.run(
+            self.inputs[1],
+            training=training,
+            keep=[point.values[1] for point in self.match.points],
+            replaced=self._replacements(exact),
+            uniforms=theirs,
+        )
+        for point in self.match.points:
+            value = point.values[0]
+            self._judge(
+                phase,
+                point,
+                "output",
+                actual=self.match.to_reference(point, actual.values[point.values[1]]),
+                exact=exact.values[value],
+                noisy=[run.values[value] for run in noisy],
+                scale=largest(exact.values[value]),
+            )
+        if training:
+            self._compare_buffers(exact, actual, noisy)
+        return exact
+
+    def compare_gradients(self, d_outputs: Mapping[str, Array]) -> Run:
+        """Compare the gradients of every point and parameter in training mode.
+
+        Args:
+            d_outputs: Gradient of the loss with respect to each of the reference's outputs.
+
+        Returns:
+            The reference's run.
+        """
+        ours, theirs = self._uniforms()
+        trace = self.sides.reference.trace
+        points = [point.values[0] for point in self.match.points]
+        exact = self.sides.reference.run(
+            self.inputs[0],
+            training=True,
+            keep=points,
+            uniforms=ours,
+            cotangents={trace.outputs[name]: array for name, array in d_outputs.items()},
+        )
+        given = dict(exact.gradients) | {
+            trace.outputs[name]: array for name, array in d_outputs.items()
+        }
+        noisy = calibrated_runs(
+            self.sides.single,
+            self.inputs[0],
+            exact,
+            points=points,
+            training=True,
+            uniforms=ours,
+            cotangents=given,
+        )
+        actual = self.sides.candidate.run(
+            self.inputs[1],
+            training=True,
+            keep=[point.values[1] for point in self.match.points],
+            replaced=self._replacements(exact),
+            uniforms=theirs,
+            cotangents={
+                point.values[1]: self.match.to_candidate(point, given[point.values[0]])
+                for point in self.match.points
+                if point.values[0] in given
+            },
+        )
+        self._compare_parameter_gradients(exact, actual, noisy)
+        self._compare_value_gradients(exact, actual, noisy)
+        return exact
+
+    def compare_weights(self) -> None:
+        """Compare the arrays of counterparts as they are, in the precision they are kept in."""
+        states = tuple(program.state() for program in self.match.programs)
+        for pair in self.match.weights.pairs:
+            wanted = pair.move({name: states[0][name] for name in pair.reference})
+            self._judge_arrays(
+                "weights", pair.operations, wanted=wanted, actual=states[1], noisy=(), scale=0.0
+            )
+
+    def compare_loss(
+        self, objectives: tuple[Objective, Objective], exact: Run, targets: tuple[Any, Any]
+    ) -> dict[str, Array]:
+        """Compare the loss and its gradient, both from the reference's outputs.
+
+        Args:
+            objectives: Of reference and candidate.
+            exact: The reference's run in training mode.
+            targets: Of reference and candidate.
+
+        Returns:
+            The reference's gradient with respect to each of its outputs.
+        """
+        outputs = [point for point in self.match.points if point.kind == "output"]
+        names = tuple(
+            {value: name for name, value in program.trace.outputs.items()}
+            for program in self.match.programs
+        )
+        loss, gradients = objectives[0].evaluate(
+            {names[0][point.values[0]]: exact.values[point.values[0]] for point in outputs},
+            targets[0],
+        )
+        other, computed = objectives[1].evaluate(
+            {
+                names[1][point.values[1]]: self.match.to_candidate(
+                    point, exact.values[point.values[0]]
+                )
+                for point in outputs
+            },
+            targets[1],
+        )
+        whole = Point(reference="loss", candidate="loss", kind="loss", values=(-1, -1))
+        self._judge(
+            "loss",
+            whole,
+            "loss",
+            actual=np.asarray(other),
+            exact=np.asarray(loss),
+            noisy=(),
+            scale=max(1.0, abs(loss)),
+        )
+        for point in outputs:
+            ours, theirs = (names[side][point.values[side]] for side in (0, 1))
+            if ours in gradients and theirs in computed:
+                self._judge(
+                    "loss",
+                    point,
+                    "gradient of the loss",
+                    actual=self.match.to_reference(point, computed[theirs]),
+                    exact=gradients[ours],
+                    noisy=(),
+                    scale=largest(gradients[ours]),
+                )
+        return gradients
+
+    def first_wrong(self) -> Figure | None:
+        """Return the first figure that is clearly wrong, in the order of the phases."""
+        return next((figure for figure in self.figures if not figure.ratio < CLEARLY_WRONG), None)
+
+    def first_unclear(self) -> Figure | None:
+        """Return the first figure that is neither clearly right nor clearly wrong."""
+        return next((figure for figure in self.figures if not figure.ratio <= CLEARLY_RIGHT), None)
+
+    def _replacements(self, exact: Run) -> dict[ValueId, Array]:
+        """Return the reference's values at the points, in the candidate's axes."""
+        return {
+            point.values[1]: self.match.to_candidate(point, exact.values[point.values[0]])
+            for point in self.match.points
+            if point.kind != "output" and is_float(exact.values[point.values[0]])
+        }
+
+    def _uniforms(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return what each side's dropouts keep by: the same numbers at counterparts."""
+        ours: dict[str, Array] = {}
+        theirs: dict[str, Array] = {}
+        operations = self.sides.reference.trace.operations
+        shapes = self.sides.reference.trace.shapes
+        points = {point.values[0]: point for point in self.match.points}
+        for place, operation in enumerate(one for one in operations if one.kind == "dropout"):
+            numbers = stream(place, "uniforms").random(shapes[operation.outputs[0]])
+            ours[operation.name] = numbers
+            if (point := points.get(operation.outputs[0])) is not None:
+                theirs[point.candidate] = self.match.to_candidate(point, numbers)
+        return ours, theirs
+
+    def _compare_buffers(self, exact: Run, actual: Run, noisy: Sequence[Run]) -> None:
+        for pair in self.match.weights.pairs:
+            if not set(pair.reference) <= set(exact.buffers):
+                continue
+            self._judge_arrays(
+                "buffers",
+                pair.operations,
+                wanted=pair.move({name: exact.buffers[name] for name in pair.reference}),
+                actual=actual.buffers,
+                noisy=[
+                    pair.move({name: run.buffers[name] for name in pair.reference}) for run in noisy
+                ],
+                scale=0.0,
+            )
+
+    def _compare_parameter_gradients(self, exact: Run, actual: Run, noisy: Sequence[Run]) -> None:
+        scales = _layer_scales(self.match, exact.parameter_gradients)
+        for pair in self.match.weights.pairs:
+            if not set(pair.reference) <= set(exact.parameter_gradients):
+                continue
+            self._judge_arrays(
+                "gradients",
+                pair.operations,
+                wanted=pair.move_gradients(
+                    {name: exact.parameter_gradients[name] for name in pair.reference}
+                ),
+                actual=actual.parameter_gradients,
+                noisy=[
+                    pair.move_gradients(
+                        {name: run.parameter_gradients[name] for name in pair.reference}
+                    )
+                    for run in noisy
+                ],
+                scale=scales[pair.operations[0]],
+            )
+
+    def _compare_value_gradients(self, exact: Run, actual: Run, noisy: Sequence[Run]) -> None:
+        overall = max((largest(array) for array in exact.gradients.values()), default=0.0)
+        for point in reversed(self.match.points):
+            value, other = point.values
+            if point.kind == "output" or value not in exact.gradients:
+                continue
+            computed = actual.gradients.get(other)
+            shape = self.sides.candidate.trace.shapes[other]
+            self._judge(
+                "gradients",
+                point,
+                "gradient",
+                actual=self.match.to_reference(
+                    point, np.zeros(shape) if computed is None else computed
+                ),
+                exact=exact.gradients[value],
+                noisy=[run.gradients[value] for run in noisy if value in run.gradients],
+                scale=max(largest(exact.gradients[value]), NEGLIGIBLE * overall),
+            )
+
+    def _judge_arrays(
+        self,
+        phase: Phase,
+        operations: tuple[str, str],
+        *,
+        wanted: State,
+        actual: Mapping[str, Array],
+        noisy: Sequence[State],
+        scale: float,
+    ) -> None:
+        """Judge arrays of a state, by the candidate's names and in its layout."""
+        for name, array in wanted.items():
+            if name not in actual:
+                continue
+            point = Point(
+                reference=operations[0], candidate=operations[1], kind="", values=(-1, -1)
+            )
+            self._judge(
+                phase,
+                point,
+                name,
+                actual=actual[name],
+                exact=array,
+                noisy=[state[name] for state in noisy],
+                scale=scale or largest(array),
+            )
+
+    def _judge(
+        self,
+        phase: Phase,
+        point: Point,
+        quantity: str,
+        *,
+        actual: Array,
+        exact: Array,
+        noisy: Sequence[Array],
+        scale: float,
+    ) -> None:
+        noise = units(exact, noisy, scale=scale) * self._unit()
+        differences = np.abs(actual.astype(np.float64) - exact.astype(np.float64))
+        # Nothing but zeros has no scale: then any difference counts in full.
+        differences = differences / scale if scale > 0.0 else np.where(differences == 0, 0.0, 1.0)
+        differences = np.where(np.isfinite(differences), differences, np.inf)
+        worst = int(np.argmax(differences)) if differences.size else 0
+        place = np.unravel_index(worst, differences.shape) if differences.ndim else ()
+        self.figures.append(
+            Figure(
+                phase=phase,
+                quantity=quantity,
+                reference=point.reference,
+                candidate=point.candidate,
+                kind=point.kind,
+                gap=float(differences.flat[worst]) if differences.size else 0.0,
+                noise=noise,
+                where=", ".join(str(int(index)) for index in place),
+                share=float(np.mean(differences > CLEARLY_WRONG * noise))
+                if differences.size
+                else 0.0,
+            )
+        )
+
+    def _unit(self) -> float:
+        return float(np.finfo(np.dtype(self.sides.candidate.dtype)).eps)
+
+
+def _layer_scales(match: Match, gradients: Mapping[str, Array]) -> dict[str, float]:
+    """Return the largest gradient of each operation's parameters, floored by the model's."""
+    overall = max((largest(array) for array in gradients.values()), default=0.0)
+    scales: dict[str, float] = {}
+    for pair in match.weights.pairs:
+        for name in pair.reference:
+            if name in gradients:
+                layer = pair.operations[0]
+                scales[layer] = max(
+                    scales.get(layer, NEGLIGIBLE * overall), largest(gradients[name])
+                )
+    return scales

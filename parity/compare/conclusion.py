@@ -1,0 +1,119 @@
+"""From what was measured to a verdict."""
+
+from collections.abc import Sequence
+
+from parity.compare.alignment import has_weights
+from parity.compare.comparison import Comparison
+from parity.compare.findings import Figure, Finding
+from parity.compare.matching import Match
+from parity.compare.verdicts import CLEARLY_RIGHT, CLEARLY_WRONG
+from parity.errors import describe_list
+
+# Outputs that move less than this share of their scale when the inputs move by a tenth of their
+# deviation say nothing of the layers before.
+VACUOUS = 1e-4
+
+
+def conclude(
+    comparison: Comparison, *, sensitivity: float | None, notes: Sequence[str] = ()
+) -> Finding:
+    """Return the finding of what was measured.
+
+    Args:
+        comparison: With its figures.
+        sensitivity: See `Finding.sensitivity`.
+        notes: Sentences on what could not be compared.
+    """
+    match = comparison.match
+    wrong, unclear = comparison.first_wrong(), comparison.first_unclear()
+    structure = describe_structure(match)
+    unfit = _describe_unfit(match)
+    paired = len(match.alignment.pairs)
+
+    def finding(verdict: str, reason: str, at: Figure | None = None) -> Finding:
+        return Finding(
+            verdict=verdict,  # type: ignore[arg-type]  # one of the five words below
+            reason=reason,
+            phase=at.phase if at else "",
+            reference_layer=at.reference if at else "",
+            candidate_layer=at.candidate if at else "",
+            figures=tuple(comparison.figures),
+            sensitivity=sensitivity,
+            structure=(*structure, *notes),
+            labels=(match.programs[0].label, match.programs[1].label),
+            compared=(paired, paired + len(match.missing(0))),
+            precision=comparison.sides.candidate.dtype,
+        )
+
+    if unfit and (wrong or match.unlike):
+        return finding("not the same function", f"{unfit}.", wrong)
+    if sensitivity is not None and sensitivity < VACUOUS:
+        return finding(
+            "vacuous",
+            f"the outputs move by {sensitivity:.1e} of their scale when the inputs do: right and "
+            "wrong models would look alike. Measure the batch-norm statistics on data first.",
+        )
+    if wrong is not None:
+        return finding("diverges", _describe_wrong(wrong), wrong)
+    if not comparison.figures:
+        return finding("not compared", "the models have no value in common.")
+    if unclear is not None:
+        return finding(
+            "not compared",
+            f"{unclear.reference} is {unclear.ratio:.1f} times the rounding noise: between clearly "
+            f"right (up to {CLEARLY_RIGHT:.0f}) and clearly wrong (from {CLEARLY_WRONG:.0f}).",
+            unclear,
+        )
+    return finding("numerically equivalent", "every gap is rounding.")
+
+
+def _describe_wrong(figure: Figure) -> str:
+    where = f" at [{figure.where}]" if figure.where else ""
+    return (
+        f"{figure.quantity} of {figure.reference} ({figure.candidate} in the candidate) is "
+        f"{figure.gap:.1e} of its scale off{where}, {figure.ratio:.1e} times the rounding noise; "
+        f"{figure.share:.0%} of its elements are."
+    )
+
+
+def _describe_unfit(match: Match) -> str:
+    """Return why no assignment of weights makes the two one function; empty if one may."""
+    trace = match.programs[0].trace, match.programs[1].trace
+    problems = list(match.unlike)
+    for side, word in enumerate(("reference", "candidate")):
+        layers = {operation.name for operation in trace[side].operations if has_weights(operation)}
+        missing = [name for name in match.missing(side) if name in layers]
+        if missing:
+            problems.append(f"no counterpart of the {word}'s {describe_list(missing, limit=5)}")
+    if len(trace[0].outputs) != len(trace[1].outputs):
+        problems.append(f"{len(trace[0].outputs)} outputs against {len(trace[1].outputs)}")
+    problems += match.weights.unlike
+    if match.weights.unused:
+        problems.append(f"the candidate takes no {describe_list(match.weights.unused, limit=5)}")
+    unset = list(match.weights.unset)
+    if unset:
+        problems.append(f"the reference gives no {describe_list(unset, limit=5)}")
+    return "; ".join(problems)
+
+
+def describe_structure(match: Match) -> tuple[str, ...]:
+    """Return a sentence on each thing that has no counterpart or could not be followed."""
+    sentences = []
+    for side, word in enumerate(("reference", "candidate")):
+        missing = match.missing(side)
+        if missing:
+            sentences.append(
+                f"operations of the {word} without a counterpart: {describe_list(missing)}"
+            )
+        sentences += [f"{word}: {note}" for note in match.programs[side].trace.notes]
+    for group in match.alignment.ambiguous:
+        names = [match.programs[0].trace.operations[index].name for index in group]
+        sentences.append(f"told apart by call order alone: {describe_list(names)}")
+    if match.weights.unused:
+        sentences.append(f"arrays nothing takes: {describe_list(match.weights.unused)}")
+    for name, value in match.weights.unset.items():
+        how = "kept as it is" if value is None else f"set to {value:g}"
+        sentences.append(f"array nothing gives: {name}, {how}")
+    sentences += [f"unlike arrays: {sentence}" for sentence in match.weights.unlike]
+    sentences += [f"unlike shapes: {sentence}" for sentence in match.unlike]
+    return tuple(sentences)

@@ -1,0 +1,200 @@
+"""Two programs laid one upon the other: counterparts, axes, weights, points to compare at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import numpy as np
+
+from parity.compare.alignment import PASSED, Alignment, align
+from parity.compare.axes import Axes, input_axes, label_axes, move_value
+from parity.compare.weights import WeightMap, pair_weights
+from parity.errors import CaptureError
+from parity.frameworks.program import Array, Program, Trace, ValueId
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A value of the reference and its counterpart.
+
+    Attributes:
+        reference: Name of the operation that makes it, or of the output.
+        candidate: Name of the counterpart.
+        kind: Of the reference's operation; `output` for what the model returns.
+        values: The value on each side.
+    """
+
+    reference: str
+    candidate: str
+    kind: str
+    values: tuple[ValueId, ValueId]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """How two programs correspond.
+
+    Attributes:
+        programs: Reference and candidate.
+        alignment: Of their traces.
+        labelled: Axes of the values of each.
+        weights: How their arrays correspond.
+        points: Where they are compared, in the reference's call order; the outputs last.
+        unlike: Sentences on counterparts whose values have unlike shapes.
+    """
+
+    programs: tuple[Program, Program]
+    alignment: Alignment
+    labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]]
+    weights: WeightMap
+    points: tuple[Point, ...]
+    unlike: tuple[str, ...]
+
+    def to_candidate(self, point: Point, array: Array) -> Array:
+        """Return a value of the reference's in the candidate's axes."""
+        return self._moved(point, array, source=0)
+
+    def to_reference(self, point: Point, array: Array) -> Array:
+        """Return a value of the candidate's in the reference's axes."""
+        return self._moved(point, array, source=1)
+
+    def _moved(self, point: Point, array: Array, *, source: int) -> Array:
+        target = 1 - source
+        axes = tuple(self.labelled[side][point.values[side]] for side in (source, target))
+        shape = self.programs[target].trace.shapes[point.values[target]]
+        moved = move_value(array, axes[0], axes[1], shape)
+        if moved is None:
+            message = f"{point.reference}: its axes are not those of {point.candidate}."
+            raise CaptureError(message)
+        return moved
+
+    def missing(self, side: int) -> tuple[str, ...]:
+        """Return the names of one side's operations without a counterpart."""
+        paired = set(self.alignment.pairs) if side == 0 else set(self.alignment.pairs.values())
+        return tuple(
+            operation.name
+            for index, operation in enumerate(self.programs[side].trace.operations)
+            if index not in paired and operation.kind not in PASSED
+        )
+
+
+def match_programs(
+    reference: Program,
+    candidate: Program,
+    inputs: tuple[Sequence[Array], Sequence[Array]],
+    *,
+    pinned: Mapping[str, str] | None = None,
+) -> Match:
+    """Return how two programs correspond.
+
+    Args:
+        reference: One program.
+        candidate: The other.
+        inputs: Of each; the same numbers, perhaps in another order of axes.
+        pinned: See `parity.compare.alignment.align`.
+
+    Raises:
+        CaptureError: If the inputs do not hold the same numbers.
+    """
+    programs = (reference, candidate)
+    labelled = tuple(
+        label_axes(program.trace, axes)
+        for program, axes in zip(
+            programs, _input_axes((reference.trace, candidate.trace), inputs), strict=True
+        )
+    )
+    both = (labelled[0], labelled[1])
+    shapes = tuple(
+        {name: array.shape for name, array in program.state().items()} for program in programs
+    )
+    alignment = align(
+        reference.trace, candidate.trace, shapes=(shapes[0], shapes[1]), pinned=pinned
+    )
+    points, unlike = _find_points((reference.trace, candidate.trace), alignment, both)
+    return Match(
+        programs=programs,
+        alignment=alignment,
+        labelled=both,
+        weights=pair_weights(programs, alignment, both),
+        points=points,
+        unlike=unlike,
+    )
+
+
+def relate(reference: Array, candidate: Array) -> tuple[int, ...] | None:
+    """Return the order of the reference's axes that gives the candidate's array.
+
+    >>> images = np.arange(24).reshape(1, 2, 3, 4)
+    >>> relate(images, np.moveaxis(images, 1, -1))
+    (0, 2, 3, 1)
+    """
+    rank = reference.ndim
+    if candidate.ndim != rank or sorted(candidate.shape) != sorted(reference.shape):
+        return None
+    usual = [tuple(range(rank)), (0, *range(2, rank), 1)] if rank > 1 else [tuple(range(rank))]
+    for order in [*usual, *permutations(range(rank))]:
+        moved = reference.transpose(order)
+        if moved.shape == candidate.shape and np.array_equal(moved, candidate, equal_nan=True):
+            return tuple(order)
+    return None
+
+
+def _input_axes(
+    traces: tuple[Trace, Trace], inputs: tuple[Sequence[Array], Sequence[Array]]
+) -> tuple[dict[ValueId, Axes], dict[ValueId, Axes]]:
+    if len(inputs[0]) != len(inputs[1]):
+        message = (
+            f"inputs: expected as many on both sides; got {len(inputs[0])} of the reference and "
+            f"{len(inputs[1])} of the candidate."
+        )
+        raise CaptureError(message)
+    ours: dict[ValueId, Axes] = {}
+    theirs: dict[ValueId, Axes] = {}
+    for place, (first, second) in enumerate(zip(*inputs, strict=True)):
+        order = relate(np.asarray(first), np.asarray(second))
+        if order is None:
+            message = (
+                f"input {place}: expected the same numbers on both sides in some order of axes; "
+                f"got {np.shape(first)} and {np.shape(second)}. Give the candidate its own form of "
+                "the same inputs."
+            )
+            raise CaptureError(message)
+        axes = input_axes(place, np.shape(first))
+        ours[traces[0].inputs[place]] = axes
+        theirs[traces[1].inputs[place]] = tuple(axes[axis] for axis in order)
+    return ours, theirs
+
+
+def _find_points(
+    traces: tuple[Trace, Trace],
+    alignment: Alignment,
+    labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]],
+) -> tuple[tuple[Point, ...], tuple[str, ...]]:
+    operations = [
+        (traces[0].operations[ours], traces[1].operations[theirs])
+        for ours, theirs in alignment.pairs.items()
+    ]
+    candidates = [
+        Point(reference=first.name, candidate=second.name, kind=first.kind, values=values)
+        for first, second in operations
+        for values in zip(first.outputs, second.outputs, strict=False)
+    ]
+    candidates += [
+        Point(
+            reference=f"output {ours}".rstrip(),
+            candidate=f"output {theirs}".rstrip(),
+            kind="output",
+            values=(traces[0].outputs[ours], traces[1].outputs[theirs]),
+        )
+        for ours, theirs in zip(traces[0].outputs, traces[1].outputs, strict=False)
+    ]
+    points, unlike = [], []
+    for point in candidates:
+        shapes = tuple(traces[side].shapes[point.values[side]] for side in (0, 1))
+        probe = np.empty(shapes[0], dtype=np.bool_)
+        axes = tuple(labelled[side][point.values[side]] for side in (0, 1))
+        if move_value(probe, axes[0], axes[1], shapes[1]) is None:
+            unlike.append(f"{point.reference} gives {shapes[0]}, {point.candidate} {shapes[1]}")
+        else:
+            points.append(point)
+    return tuple(points), tuple(unlike)
