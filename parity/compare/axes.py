@@ -62,7 +62,8 @@ def axis(name: str, length: int) -> Axis:
 
 
 def _joined_name(parts: Sequence[Part]) -> str:
-    return "+".join("*".join(name for name, _ in part) or "1" for part in parts)
+    """Return one name for an axis of several parts, the same in whatever order their atoms are."""
+    return "+".join("*".join(sorted(name for name, _ in part)) or "1" for part in parts)
 
 
 def permutation(source: Axis, target: Axis) -> NDArray[np.intp] | None:
