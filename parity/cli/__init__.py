@@ -8,7 +8,17 @@ from collections.abc import Sequence
 
 import typer
 
-from parity.cli import ablate, demo, differences, environment, listing, lockstep, report, train
+from parity.cli import (
+    ablate,
+    compare,
+    demo,
+    differences,
+    environment,
+    listing,
+    lockstep,
+    report,
+    train,
+)
 from parity.exits import run_app
 
 app = typer.Typer(
@@ -21,6 +31,7 @@ app = typer.Typer(
 )
 app.command("train")(train.train)
 app.command("ablate")(ablate.ablate)
+app.command("compare")(compare.compare)
 app.command("lockstep")(lockstep.lockstep)
 app.command("demo")(demo.demo)
 app.command("report")(report.report)

@@ -1,100 +1,106 @@
 """Compare two models of any kind: `parity.compare_models`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from parity.compare.comparison import Comparison, Sides
-from parity.compare.conclusion import conclude
-from parity.compare.findings import Finding
-from parity.compare.gaps import largest
-from parity.compare.matching import Match, match_programs
-from parity.errors import CaptureError
-from parity.frameworks.program import Array, Objective, Program, Run, is_float
-from parity.rng import stream
+from parity.compare.findings import PHASES, Finding
+from parity.compare.programs import Weights, compare_programs
+from parity.errors import CaptureError, describe_nearest
+from parity.frameworks.capture import capture, lay_inputs, wrap_loss
+from parity.frameworks.program import Array
 
-Weights = Literal["transfer", "as-is"]
+Inputs = Array | Sequence[Array] | Mapping[str, Array]
+Loss = Callable[..., Any]
 
 
-def compare_programs(
-    reference: Program,
-    candidate: Program,
-    inputs: tuple[Sequence[Array], Sequence[Array]],
+def compare_models(
+    reference: object,
+    candidate: object,
+    inputs: Inputs,
     *,
+    candidate_inputs: Inputs | None = None,
     weights: Weights = "transfer",
+    targets: Any = None,  # noqa: ANN401  # arrays, nested as the losses take them
+    loss: tuple[Loss, Loss] | None = None,
+    phases: Sequence[str] | None = None,
     pinned: Mapping[str, str] | None = None,
-    phases: Sequence[str] = ("forward",),
-    objectives: tuple[Objective, Objective] | None = None,
-    targets: tuple[Any, Any] = (None, None),
 ) -> Finding:
-    """Return what a comparison of two captured models finds.
+    """Compare two models layer by layer and return where they first part.
+
+    Neither model is changed.
 
     Args:
-        reference: The model that is taken as right.
-        candidate: The model in question.
-        inputs: Of each; the same numbers, perhaps in another order of axes.
-        weights: Whether the candidate takes the reference's weights, or both are compared as they
-            are, weights included.
-        pinned: Counterparts that the user names; see `parity.compare.alignment.align`.
-        phases: What to compare beyond the weights: `forward`, `train` (with the buffers), `loss`
-            and `gradients`; the last two want `objectives`.
-        objectives: The losses of both.
-        targets: Of the losses.
+        reference: The model taken as right: a `torch.nn.Module`, or a Keras model or layer.
+        candidate: The model in question, of either framework.
+        inputs: What the reference is called with: an array, several, or arrays by name.
+        candidate_inputs: The same numbers as the candidate takes them. Where left out, axis 1 of
+            images moves last for a Keras candidate whose declared input shape wants it so.
+        weights: `transfer` gives the candidate the reference's weights along the alignment;
+            `as-is` compares the weights the two have.
+        targets: What the losses compare the outputs with, given to both as they are.
+        loss: The reference's and the candidate's. Torch losses and plain functions are called with
+            (prediction, target), `keras.losses.Loss` objects with (target, prediction).
+        phases: Of `parity.compare.findings.PHASES`; where left out, all that the arguments allow.
+        pinned: Operations that are counterparts, reference's name -> candidate's, where dataflow
+            cannot tell.
 
     Raises:
-        CaptureError: If the inputs do not hold the same numbers, or a pinned name is unknown.
+        CaptureError: If an argument is no model, or the inputs fit neither.
     """
-    match = match_programs(reference, candidate, inputs, pinned=pinned)
-    notes: list[str] = []
-    sides = _doubled(match, transfers=weights == "transfer", notes=notes)
-    comparison = Comparison(match=match, sides=sides, inputs=inputs)
-    if weights == "as-is":
-        comparison.compare_weights()
-    run = comparison.compare_forward(training=False) if "forward" in phases else None
-    sensitivity = measure_sensitivity(sides.reference, inputs[0], run) if run else None
-    if {"train", "loss", "gradients"} & set(phases):
-        trained = comparison.compare_forward(training=True)
-        if objectives is not None:
-            d_outputs = comparison.compare_loss(objectives, trained, targets)
-            if "gradients" in phases:
-                comparison.compare_gradients(d_outputs)
-    return conclude(comparison, sensitivity=sensitivity, notes=notes)
+    chosen = _chosen_phases(phases, has_loss=loss is not None)
+    first = _as_list(inputs)
+    second = (
+        lay_inputs(first, reference, candidate)
+        if candidate_inputs is None
+        else _as_list(candidate_inputs)
+    )
+    programs = (
+        capture(reference, _as_given(inputs, first)),
+        capture(
+            candidate, second if candidate_inputs is None else _as_given(candidate_inputs, second)
+        ),
+    )
+    objectives = (
+        None if loss is None else (wrap_loss(loss[0], reference), wrap_loss(loss[1], candidate))
+    )
+    return compare_programs(
+        *programs,
+        (first, second),
+        weights=weights,
+        pinned=pinned,
+        phases=chosen,
+        objectives=objectives,
+        targets=(targets, targets),
+    )
 
 
-def _doubled(match: Match, *, transfers: bool, notes: list[str]) -> Sides:
-    """Return both programs in float64, the candidate with the weights it is judged with."""
-    reference, candidate = match.programs
-    exact = reference.astype("float64")
-    try:
-        judged = candidate.astype("float64")
-    except CaptureError as error:
-        notes.append(f"the candidate ran in {candidate.dtype}: {error}")
-        judged = candidate
-    if transfers:
-        judged.load_state(match.weights.transfer(exact.state(), candidate=judged.state()))
-    single = reference if reference.dtype == "float32" else reference.astype("float32")
-    return Sides(reference=exact, candidate=judged, single=single)
+def _chosen_phases(phases: Sequence[str] | None, *, has_loss: bool) -> tuple[str, ...]:
+    """Return the phases to run.
 
-
-def measure_sensitivity(reference: Program, inputs: Sequence[Array], run: Run) -> float:
-    """Return how far the outputs move, over their scale, when the inputs do.
-
-    Floats move by a tenth of their deviation; samples of integers change places.
+    Raises:
+        CaptureError: If one is unknown, or wants a loss that is not there.
     """
-    moved = []
-    for place, array in enumerate(inputs):
-        generator = stream(place, "sensitivity")
-        if is_float(array):
-            spread = 0.1 * float(np.std(array)) or 1.0
-            moved.append(array + spread * generator.standard_normal(array.shape))
-        else:
-            moved.append(generator.permutation(array.ravel()).reshape(array.shape))
-    values = list(reference.trace.outputs.values())
-    other = reference.run(moved, keep=values)
-    shares = [
-        float(np.max(np.abs(other.values[value] - run.values[value]), initial=0.0)) / scale
-        for value in values
-        if is_float(run.values[value]) and (scale := largest(run.values[value])) > 0.0
-    ]
-    return max(shares, default=0.0)
+    if phases is None:
+        return ("forward", "train", "loss", "gradients") if has_loss else ("forward",)
+    for phase in phases:
+        if phase not in PHASES:
+            message = f"phase {phase!r} is unknown.{describe_nearest(phase, PHASES)}"
+            raise CaptureError(message)
+    if {"loss", "gradients"} & set(phases) and not has_loss:
+        message = "phases loss and gradients: expected loss=(reference's, candidate's); got none."
+        raise CaptureError(message)
+    return tuple(phases)
+
+
+def _as_list(inputs: Inputs) -> list[Array]:
+    if isinstance(inputs, np.ndarray):
+        return [inputs]
+    arrays = inputs.values() if isinstance(inputs, Mapping) else inputs
+    return [np.asarray(array) for array in arrays]
+
+
+def _as_given(inputs: Inputs, arrays: list[Array]) -> list[Array] | dict[str, Array]:
+    """Return the arrays by name where they were given so."""
+    return dict(zip(inputs, arrays, strict=True)) if isinstance(inputs, Mapping) else arrays

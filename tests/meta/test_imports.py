@@ -88,6 +88,19 @@ TABLE = (
         module=(*CORE, "parity.runtime", "conversion.layouts"),
         deferred=(*FRAMEWORKS, "models_torch", "models_keras"),
     ),
+    # The doors from the comparison of arrays to the user's models.
+    Row(
+        owner="parity.compare.models",
+        module=(*NEUTRAL, "parity.compare", "parity.frameworks.capture"),
+    ),
+    Row(
+        owner="parity.frameworks.torch_objective",
+        module=("numpy", "parity.errors", "parity.frameworks", "torch"),
+    ),
+    Row(
+        owner="parity.frameworks.keras_objective",
+        module=("numpy", "parity.errors", "parity.runtime", "parity.frameworks", "keras"),
+    ),
     Row(
         owner="parity.frameworks.torch_net",
         module=(*SPEC, "parity.runtime", "parity.frameworks", "torch"),
@@ -154,6 +167,7 @@ TABLE = (
             "parity.match",
             "parity.exits",
             "parity.frameworks.build",
+            "parity.frameworks.loading",
             "parity.report",
             "rich",
             "tomlkit",
