@@ -21,6 +21,7 @@ from parity import runtime
 from parity.data.batches import BatchStream
 from parity.data.table import load_dataset
 from parity.frameworks.build import FRAMEWORKS, default_memory_format
+from parity.lockstep.files import RUN_FILE
 from parity.lockstep.loop import model_spec
 from parity.lockstep.training import RunSettings, start_run
 from parity.spec.recipe import ResolvedRecipe, load_recipe
@@ -52,7 +53,10 @@ def train(
     )
     with tempfile.TemporaryDirectory() as folder:
         run = start_run(recipe, settings, stream=stream, folder=Path(folder) / framework)
-        return {"net": run.net.label, "seed": stream.seed, **run.train()}
+        result = run.train()
+        record = json.loads((run.folder / RUN_FILE).read_text(encoding="utf-8"))
+    digest = record["stream_digest"]
+    return {"net": run.net.label, "seed": stream.seed, "stream_digest": digest, **result}
 
 
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -35,5 +35,7 @@ def test_both_twins_are_trained_seed_by_seed(tmp_path):
         (net, seed) for seed in (0, 1) for net in nets
     ]
     assert [(line["net"], line["n"]) for line in lines[4:]] == [(net, 2) for net in nets]
+    digests = [line["stream_digest"] for line in lines[:4]]
+    assert digests[0] == digests[1] != digests[2] == digests[3]
     assert all(0.0 <= line["test_accuracy"] <= 1.0 for line in lines[:4])
     assert all(line["test_accuracy"]["standard_deviation"] is not None for line in lines[4:])

@@ -7,13 +7,10 @@ import pytest
 
 from parity import cli
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 TRAIN = ["train", "--framework", "torch", "--recipe", "best_sgd", "--data", "synthetic"]
 TINY = ["--model", "resnet8:width=2", "--set", "batch_size=128"]
-
-
-@pytest.fixture(autouse=True)
-def empty_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(("level", "count"), [(0, 1), (1, 2)])
