@@ -169,3 +169,29 @@ def test_rates_of_the_muon_training_fall_by_a_200th_a_step():
     factors = [schedule.factor(step, length=200, epoch=25) for step in range(200)]
 
     assert_close(np.array(factors), 1.0 - np.arange(200) / 200, atol=1e-15, rtol=0.0)
+
+
+# Data set -> width of the network, and what two cores train in minutes.
+SMALL = {
+    "digits": {"width": 8, "resolution": 32, "epochs": 15, "batch_size": 64, "crop_px": 1},
+    "fashion_mnist": {"width": 16, "resolution": 0, "epochs": 4, "batch_size": 512, "crop_px": 2},
+}
+CUTOUTS = {"airbench96": {"digits": 12, "fashion_mnist": 8}}
+CUTOUTS["airbench96_paper"] = CUTOUTS["airbench96"]
+
+
+@pytest.mark.parametrize("data", SMALL)
+@pytest.mark.parametrize("name", AIRBENCHES)
+def test_small_data_sets_have_narrow_networks_and_short_trainings(name, data):
+    recipe = load_recipe(name, data=data)
+
+    model, _, width = recipe.model.partition(":width=")
+    assert model == name
+    assert SMALL[data] == {
+        "width": int(width),
+        "resolution": recipe.resolution,
+        "epochs": recipe.epochs,
+        "batch_size": recipe.batch_size,
+        "crop_px": recipe.augment.crop_px,
+    }
+    assert recipe.augment.cutout_px == CUTOUTS.get(name, {}).get(data, 0)
