@@ -45,11 +45,11 @@ def run_keras_layer(
     buffers = {name: v for name, v in variables.items() if not v.trainable}
     sources = [leaf for leaf in leaves if isinstance(leaf, keras.Variable)]
     backend = importlib.import_module(f"parity.frameworks.keras_backends.{keras.backend.backend()}")
-    outputs, gradients, values = backend.pull_back(
-        lambda: layer(*leaves, **keywords),
+    (outputs,), gradients, values = backend.pull_back(
+        lambda: [layer(*leaves, **keywords)],
         [*sources, *trained.values()],
         list(buffers.values()),
-        d_outputs,
+        [d_outputs],
     )
     count = len(sources)
     return LayerOutcome(

@@ -111,6 +111,14 @@ TABLE = (
     ),
     Row(owner="parity.frameworks.torch_layer", module=("numpy", "parity.frameworks", "torch")),
     Row(owner="parity.frameworks.keras_layer", module=("numpy", "parity.frameworks", "keras")),
+    Row(
+        owner="parity.frameworks.keras_capture",
+        module=("numpy", "parity.errors", "parity.frameworks", "conversion.layouts", "keras"),
+    ),
+    Row(
+        owner="parity.frameworks.keras_program",
+        module=("numpy", "parity.errors", "parity.runtime", "parity.frameworks", "keras"),
+    ),
     *(
         Row(
             owner=f"parity.frameworks.keras_backends.{backend}",

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from parity.frameworks.net import Array, Masks
 
 # What a call returned, the gradients of some variables, and the values of others afterwards.
-Pullback = tuple[Array, list[Array], list[Array]]
+Pullback = tuple[list[Array], list[Array], list[Array]]
 
 # Loss, logits, and gradients in the order of `model.trainable_variables`: none where not asked for.
 Outcome = tuple[Array, Array, list[Array]]

@@ -111,22 +111,37 @@ def _to_numpy(loss: Arrays, logits: Arrays, gradients: list[Arrays]) -> Outcome:
 
 
 def pull_back(
-    call: Callable[[], Arrays], variables: Sequence[Any], buffers: Sequence[Any], d_outputs: Array
+    call: Callable[[], Sequence[Arrays]],
+    variables: Sequence[Any],
+    buffers: Sequence[Any],
+    d_outputs: Sequence[Array | None],
 ) -> Pullback:
-    """See `parity.frameworks.keras_layer.run_keras_layer`."""
+    """Run a call forward and backward.
 
-    def stateless(values: list[Arrays]) -> tuple[Arrays, list[Arrays]]:
+    Args:
+        call: Returns tensors; what it gives to variables that are not trained shows in `buffers`.
+        variables: To differentiate by; zeros where nothing reaches.
+        buffers: Whose values after the call are returned.
+        d_outputs: Gradient with respect to each tensor, None for none.
+    """
+    led = [place for place, gradient in enumerate(d_outputs) if gradient is not None]
+
+    def stateless(values: list[Arrays]) -> tuple[list[Arrays], tuple[list[Arrays], list[Arrays]]]:
         with keras.StatelessScope(zip(variables, values, strict=True)) as scope:
-            outputs = call()
+            outputs = list(call())
         moved = [scope.get_current_value(buffer) for buffer in buffers]
         values_after = zip(buffers, moved, strict=True)
-        return outputs, [buffer.value if now is None else now for buffer, now in values_after]
+        after = [buffer.value if now is None else now for buffer, now in values_after]
+        return [outputs[place] for place in led], (outputs, after)
 
     present = [variable.value for variable in variables]
-    outputs, pullback, values = jax.vjp(stateless, present, has_aux=True)
-    (gradients,) = pullback(jax.numpy.asarray(d_outputs, outputs.dtype))
-    return (
-        np.array(outputs),
-        [np.array(gradient) for gradient in gradients],
-        [np.array(value) for value in values],
-    )
+    ends, pullback, (outputs, after) = jax.vjp(stateless, present, has_aux=True)
+    cotangents = [
+        jax.numpy.asarray(d_outputs[place], end.dtype) for place, end in zip(led, ends, strict=True)
+    ]
+    (gradients,) = pullback(cotangents)
+    return _arrays(outputs), _arrays(gradients), _arrays(after)
+
+
+def _arrays(values: Sequence[Arrays]) -> list[Array]:
+    return [np.array(value) for value in values]

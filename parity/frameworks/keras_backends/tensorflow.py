@@ -77,16 +77,31 @@ def _to_numpy(outcome: tuple[Any, Any, list[Any]]) -> Outcome:
 
 
 def pull_back(
-    call: Callable[[], Any], variables: Sequence[Any], buffers: Sequence[Any], d_outputs: Array
+    call: Callable[[], Sequence[Any]],
+    variables: Sequence[Any],
+    buffers: Sequence[Any],
+    d_outputs: Sequence[Array | None],
 ) -> Pullback:
-    """See `parity.frameworks.keras_layer.run_keras_layer`."""
+    """Run a call forward and backward.
+
+    Args:
+        call: Returns tensors; what it gives to variables that are not trained shows in `buffers`.
+        variables: To differentiate by; zeros where nothing reaches.
+        buffers: Whose values after the call are returned.
+        d_outputs: Gradient with respect to each tensor, None for none.
+    """
     with tf.GradientTape() as tape:
-        outputs = call()
+        outputs = list(call())
+    led = [
+        (output, tf.constant(gradient, output.dtype))
+        for output, gradient in zip(outputs, d_outputs, strict=True)
+        if gradient is not None
+    ]
     gradients = tape.gradient(
-        outputs,
+        [output for output, _ in led],
         [variable.value for variable in variables],
-        output_gradients=tf.constant(d_outputs, outputs.dtype),
+        output_gradients=[gradient for _, gradient in led],
         unconnected_gradients=tf.UnconnectedGradients.ZERO,
     )
     dense = [tf.convert_to_tensor(gradient).numpy() for gradient in gradients]
-    return outputs.numpy(), dense, [buffer.numpy() for buffer in buffers]
+    return [output.numpy() for output in outputs], dense, [buffer.numpy() for buffer in buffers]

@@ -57,18 +57,36 @@ class TorchEngine:
 
 
 def pull_back(
-    call: Callable[[], Any], variables: Sequence[Any], buffers: Sequence[Any], d_outputs: Array
+    call: Callable[[], Sequence[Any]],
+    variables: Sequence[Any],
+    buffers: Sequence[Any],
+    d_outputs: Sequence[Array | None],
 ) -> Pullback:
-    """See `parity.frameworks.keras_layer.run_keras_layer`."""
-    outputs = call()
-    gradients = torch.autograd.grad(
-        outputs,
-        [variable.value for variable in variables],
-        grad_outputs=torch.as_tensor(d_outputs, dtype=outputs.dtype),
-        materialize_grads=True,
-    )
+    """Run a call forward and backward.
+
+    Args:
+        call: Returns tensors; what it gives to variables that are not trained shows in `buffers`.
+        variables: To differentiate by; zeros where nothing reaches.
+        buffers: Whose values after the call are returned.
+        d_outputs: Gradient with respect to each tensor, None for none.
+    """
+    outputs = list(call())
+    led = [
+        (output, torch.as_tensor(gradient, dtype=output.dtype, device=output.device))
+        for output, gradient in zip(outputs, d_outputs, strict=True)
+        if gradient is not None and output.requires_grad
+    ]
+    sources = [variable.value for variable in variables]
+    gradients: Sequence[torch.Tensor] = [torch.zeros_like(source) for source in sources]
+    if led:
+        gradients = torch.autograd.grad(
+            [output for output, _ in led],
+            sources,
+            grad_outputs=[gradient for _, gradient in led],
+            materialize_grads=True,
+        )
     values = [_copied(buffer.value) for buffer in buffers]
-    return _copied(outputs), [_copied(gradient) for gradient in gradients], values
+    return list(map(_copied, outputs)), list(map(_copied, gradients)), values
 
 
 def _to_tensors(masks: Masks) -> dict[str, torch.Tensor]:
