@@ -105,17 +105,16 @@ class Comparison:
         """
         ours, theirs = self._uniforms()
         trace = self.sides.reference.trace
+        outer = {trace.outputs[name]: array for name, array in d_outputs.items()}
         points = [point.values[0] for point in self.match.points]
         exact = self.sides.reference.run(
             self.inputs[0],
             training=True,
             keep=points,
             uniforms=ours,
-            cotangents={trace.outputs[name]: array for name, array in d_outputs.items()},
+            cotangents=outer,
         )
-        given = dict(exact.gradients) | {
-            trace.outputs[name]: array for name, array in d_outputs.items()
-        }
+        given = outer | dict(exact.gradients)
         noisy = calibrated_runs(
             self.sides.single,
             self.inputs[0],
@@ -138,7 +137,7 @@ class Comparison:
             },
         )
         self._compare_parameter_gradients(exact, actual, noisy)
-        self._compare_value_gradients(exact, actual, noisy)
+        self._compare_value_gradients(exact, actual, noisy, outer=outer)
         return exact
 
     def compare_weights(self) -> None:
@@ -271,12 +270,17 @@ class Comparison:
                 scale=scales[pair.operations[0]],
             )
 
-    def _compare_value_gradients(self, exact: Run, actual: Run, noisy: Sequence[Run]) -> None:
+    def _compare_value_gradients(
+        self, exact: Run, actual: Run, noisy: Sequence[Run], *, outer: Mapping[ValueId, Array]
+    ) -> None:
+        """Compare what flows back into each point, but for the share that the loss gives itself."""
         overall = max((largest(array) for array in exact.gradients.values()), default=0.0)
         for point in reversed(self.match.points):
             value, other = point.values
             if point.kind == "output" or value not in exact.gradients:
                 continue
+            own = outer.get(value, 0.0)
+            wanted = exact.gradients[value] - own
             computed = actual.gradients.get(other)
             shape = self.sides.candidate.trace.shapes[other]
             self._judge(
@@ -286,9 +290,9 @@ class Comparison:
                 actual=self.match.to_reference(
                     point, np.zeros(shape) if computed is None else computed
                 ),
-                exact=exact.gradients[value],
+                exact=wanted,
                 noisy=[run.gradients[value] for run in noisy if value in run.gradients],
-                scale=max(largest(exact.gradients[value]), NEGLIGIBLE * overall),
+                scale=max(largest(wanted), NEGLIGIBLE * overall),
             )
 
     def _judge_arrays(

@@ -59,7 +59,7 @@ def compare_models(
     programs = (
         capture(reference, _as_given(inputs, first)),
         capture(
-            candidate, second if candidate_inputs is None else _as_given(candidate_inputs, second)
+            candidate, _as_given(inputs if candidate_inputs is None else candidate_inputs, second)
         ),
     )
     objectives = (
@@ -101,6 +101,8 @@ def _as_list(inputs: Inputs) -> list[Array]:
     return [np.asarray(array) for array in arrays]
 
 
-def _as_given(inputs: Inputs, arrays: list[Array]) -> list[Array] | dict[str, Array]:
-    """Return the arrays by name where they were given so."""
-    return dict(zip(inputs, arrays, strict=True)) if isinstance(inputs, Mapping) else arrays
+def _as_given(inputs: Inputs, arrays: list[Array]) -> Inputs:
+    """Return the arrays as the inputs were given: alone, in a row or by name."""
+    if isinstance(inputs, Mapping):
+        return dict(zip(inputs, arrays, strict=True))
+    return arrays[0] if isinstance(inputs, np.ndarray) else arrays

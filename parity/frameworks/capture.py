@@ -30,12 +30,12 @@ def framework_of(model: object) -> Framework:
     raise CaptureError(message)
 
 
-def capture(model: object, inputs: Sequence[Array] | Mapping[str, Array]) -> Program:
+def capture(model: object, inputs: Array | Sequence[Array] | Mapping[str, Array]) -> Program:
     """Return a model as a program.
 
     Args:
         model: A `torch.nn.Module`, or a Keras model or layer.
-        inputs: What it is called with: arrays in order, or by name.
+        inputs: What it is called with: an array, several in order, or by name.
 
     Raises:
         CaptureError: If it is no model, or cannot be followed on these inputs.
