@@ -13,6 +13,8 @@ from typing import Any
 from conversion.layouts import letters_of
 from parity.compare.alignment import Alignment, has_weights, sort_of
 from parity.compare.axes import Atom, Axes, Axis, Part, move_value
+from parity.compare.composites import CompositeMove, composite_move
+from parity.errors import ConversionError
 from parity.frameworks.program import Array, Operation, Program, State, Trace, ValueId
 
 Move = Callable[[State], State]
@@ -131,7 +133,43 @@ class _Matcher:
             unlike=tuple(self._unlike),
         )
 
+    def _match_composite(self, ours: Operation, theirs: Operation, move: CompositeMove) -> None:
+        """Pair all arrays of two layers that keep them in unlike forms."""
+
+        def moving(function: Callable[[Mapping[str, Array]], State]) -> Move:
+            def moved(arrays: State) -> State:
+                made = function({slot: arrays[name] for slot, name in ours.weights.items()})
+                return {theirs.weights[slot]: array for slot, array in made.items()}
+
+            return moved
+
+        pair = WeightPair(
+            operations=(ours.name, theirs.name),
+            reference=tuple(ours.weights.values()),
+            candidate=tuple(theirs.weights.values()),
+            move=moving(move.arrays),
+            move_gradients=moving(move.gradients),
+        )
+        try:
+            made = pair.move(self._states[0])
+        except (ConversionError, KeyError) as error:
+            self._unlike.append(f"{ours.name} and {theirs.name}: {error}")
+            return
+        for name, array in made.items():
+            if array.shape != self._states[1][name].shape:
+                self._unlike.append(
+                    f"{ours.name} gives {array.shape} for {name} {self._states[1][name].shape}"
+                )
+                return
+        for name in made:
+            self._given[name] += pair.reference
+        self._pairs.append(pair)
+
     def _match_slots(self, ours: Operation, theirs: Operation) -> None:
+        move = composite_move(ours, theirs)
+        if move is not None:
+            self._match_composite(ours, theirs, move)
+            return
         for slot, target in theirs.weights.items():
             source = ours.weights.get(slot)
             if target in self._given:

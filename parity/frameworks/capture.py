@@ -43,6 +43,8 @@ def capture(model: object, inputs: Array | Sequence[Array] | Mapping[str, Array]
     if framework_of(model) == "torch":
         from parity.frameworks.torch_program import capture_torch
 
+        if isinstance(inputs, Mapping):
+            return capture_torch(model, (), keywords=inputs)
         return capture_torch(model, inputs)
     from parity.frameworks.keras_program import capture_keras
 

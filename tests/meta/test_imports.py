@@ -82,7 +82,20 @@ TABLE = (
     # Hypothesis is a developer's tool: only what draws examples needs it.
     Row(owner="parity.testing.strategies", module=(*NEUTRAL, "parity.testing", "hypothesis")),
     Row(owner="conversion.layouts", module=("numpy", "parity.errors")),
-    Row(owner="parity.compare", module=(*NEUTRAL, "parity.reference", "conversion.layouts")),
+    *(
+        Row(owner=f"conversion.{kind}_layouts", module=("numpy", "parity.errors"))
+        for kind in ("recurrent", "attention")
+    ),
+    Row(
+        owner="parity.compare",
+        module=(
+            *NEUTRAL,
+            "parity.reference",
+            "conversion.layouts",
+            "conversion.recurrent_layouts",
+            "conversion.attention_layouts",
+        ),
+    ),
     Row(
         owner="parity.frameworks",
         module=(*CORE, "parity.runtime", "conversion.layouts"),
