@@ -12,7 +12,7 @@ from parity.frameworks.program import Array, Objective, Program
 Framework = Literal["torch", "keras"]
 
 
-def framework_of(model: object) -> Framework:
+def framework_of(model: Any) -> Framework:  # noqa: ANN401  # a model of either framework
     """Return which framework a model belongs to.
 
     Raises:
