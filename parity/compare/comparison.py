@@ -22,6 +22,9 @@ from parity.rng import stream
 
 # An array far below the largest of its kind in the whole model is zero in theory.
 NEGLIGIBLE = 1e-12
+# Activations that are constant up to one value, and from another on.
+FLAT_BELOW = {"relu": 0.0, "relu6": 0.0}
+FLAT_ABOVE = {"relu6": 6.0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,19 +282,18 @@ class Comparison:
             value, other = point.values
             if point.kind == "output" or value not in exact.gradients:
                 continue
-            own = outer.get(value, 0.0)
-            wanted = exact.gradients[value] - own
+            passes = _passes(point.kind, exact.values[value])
+            wanted = (exact.gradients[value] - outer.get(value, 0.0)) * passes
             computed = actual.gradients.get(other)
             shape = self.sides.candidate.trace.shapes[other]
             self._judge(
                 "gradients",
                 point,
                 "gradient",
-                actual=self.match.to_reference(
-                    point, np.zeros(shape) if computed is None else computed
-                ),
+                actual=passes
+                * self.match.to_reference(point, np.zeros(shape) if computed is None else computed),
                 exact=wanted,
-                noisy=[run.gradients[value] for run in noisy if value in run.gradients],
+                noisy=[run.gradients[value] * passes for run in noisy if value in run.gradients],
                 scale=max(largest(wanted), NEGLIGIBLE * overall),
             )
 
@@ -358,6 +360,18 @@ class Comparison:
 
     def _unit(self) -> float:
         return float(np.finfo(np.dtype(self.sides.candidate.dtype)).eps)
+
+
+def _passes(kind: str, values: Array) -> Array:
+    """Return 1 where a gradient with respect to an activation's output goes on, 0 where it ends.
+
+    A max pool over equal values, which the flat parts of an activation give, sends the gradient to
+    one of them, and frameworks choose another; there the activation stops it.
+    """
+    if kind not in FLAT_BELOW:
+        return np.ones_like(values)
+    flat = (values <= FLAT_BELOW[kind]) | (values >= FLAT_ABOVE.get(kind, np.inf))
+    return np.where(flat, 0.0, 1.0)
 
 
 def _layer_scales(match: Match, gradients: Mapping[str, Array]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Two programs laid one upon the other: counterparts, axes, weights, points to compare at."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -190,11 +190,63 @@ def _find_points(
     ]
     points, unlike = [], []
     for point in candidates:
-        shapes = tuple(traces[side].shapes[point.values[side]] for side in (0, 1))
-        probe = np.empty(shapes[0], dtype=np.bool_)
-        axes = tuple(labelled[side][point.values[side]] for side in (0, 1))
-        if move_value(probe, axes[0], axes[1], shapes[1]) is None:
-            unlike.append(f"{point.reference} gives {shapes[0]}, {point.candidate} {shapes[1]}")
-        else:
+        if _corresponds(point, traces, labelled):
             points.append(point)
+        elif later := _later_point(point, traces, alignment, labelled):
+            points.append(later)
+        else:
+            shapes = tuple(traces[side].shapes[point.values[side]] for side in (0, 1))
+            unlike.append(f"{point.reference} gives {shapes[0]}, {point.candidate} {shapes[1]}")
     return tuple(points), tuple(unlike)
+
+
+def _corresponds(
+    point: Point,
+    traces: tuple[Trace, Trace],
+    labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]],
+) -> bool:
+    """Return whether the two values of a point lie upon each other."""
+    shapes = tuple(traces[side].shapes[point.values[side]] for side in (0, 1))
+    axes = tuple(labelled[side][point.values[side]] for side in (0, 1))
+    probe = np.empty(shapes[0], dtype=np.bool_)
+    return move_value(probe, axes[0], axes[1], shapes[1]) is not None
+
+
+def _later_point(
+    point: Point,
+    traces: tuple[Trace, Trace],
+    alignment: Alignment,
+    labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]],
+) -> Point | None:
+    """Return where counterparts of unlike outputs meet again, before the next counterparts.
+
+    A recurrent layer may return every step, of which the model takes the last, or the last alone.
+    """
+    paired = set(alignment.pairs), set(alignment.pairs.values())
+    ends = [
+        _taken_values(traces[side], point.values[side], paired[side]) or [point.values[side]]
+        for side in (0, 1)
+    ]
+    if len(ends[0]) != 1 or len(ends[1]) != 1:
+        return None
+    later = replace(point, values=(ends[0][0], ends[1][0]))
+    return later if _corresponds(later, traces, labelled) else None
+
+
+def _taken_values(trace: Trace, start: ValueId, paired: Container[int]) -> list[ValueId]:
+    """Return what becomes of a value until a counterpart, or the caller, takes it.
+
+    Its layer's other outputs count as it does: a hidden state is the last step.
+    """
+    maker = next(one for one in trace.operations if start in one.outputs)
+    reached = set(maker.outputs)
+    taken: list[ValueId] = []
+    for index, operation in enumerate(trace.operations):
+        if not reached & set(operation.inputs):
+            continue
+        if index in paired:
+            taken += [value for value in operation.inputs if value in reached]
+        else:
+            reached |= set(operation.outputs)
+    taken += [value for value in trace.outputs.values() if value in reached]
+    return list(dict.fromkeys(taken))
