@@ -6,7 +6,6 @@ copies of its layers, so the user's model is neither moved nor changed.
 
 import contextlib
 import importlib
-import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +13,12 @@ import keras
 import numpy as np
 
 from parity.errors import CaptureError, ConversionError, describe_list
+from parity.frameworks.keras_capture.calling import (
+    as_given,
+    dtype_of,
+    outputs_of_model,
+    spread_arguments,
+)
 from parity.frameworks.keras_capture.calls import (
     Attribute,
     Call,
@@ -28,7 +33,7 @@ from parity.frameworks.keras_capture.calls import (
 from parity.frameworks.keras_capture.execution import Execution
 from parity.frameworks.keras_capture.leaves import Holdings
 from parity.frameworks.keras_capture.listening import record
-from parity.frameworks.keras_capture.recordings import Recording
+from parity.frameworks.keras_capture.recordings import Recording, describe_difference
 from parity.frameworks.program import Array, Operation, Run, State, Trace, ValueId, is_float
 from parity.frameworks.states import describe_state_problems
 from parity.runtime import DTYPES, precision
@@ -50,15 +55,15 @@ def capture_keras(model: Model, inputs: Nest) -> "KerasProgram":
     Raises:
         CaptureError: If the model cannot be followed, or its operations do not repeat its outputs.
     """
-    dtype = _dtype_of(model)
+    dtype = dtype_of(model)
     with _precision(dtype):
-        arrays = replace_leaves(inputs, lambda array: _as_given(array, dtype))
-        arguments, keywords = _spread(model, arrays)
-        expected = _outputs_of(model, arguments, keywords)
+        arrays = replace_leaves(inputs, lambda array: as_given(array, dtype))
+        arguments, keywords = spread_arguments(model, arrays)
+        expected = outputs_of_model(model, arguments, keywords)
         recording = record(model, arguments, keywords, training=False)
         in_training = record(model, arguments, keywords, training=True)
     given = tuple(flatten((arguments, keywords)))
-    difference = _describe_difference(recording, in_training)
+    difference = describe_difference(recording, in_training)
     if difference is None:
         recording = replace(recording, calls=in_training.calls)
     program = KerasProgram(recording, given, dtype=dtype, only_outside_training=difference)
@@ -358,70 +363,6 @@ def _operands(call: Call) -> tuple[ValueId, ...]:
 
 def _precision(dtype: str) -> contextlib.AbstractContextManager[None]:
     return precision(dtype) if dtype in DTYPES else contextlib.nullcontext()
-
-
-def _dtype_of(model: Model) -> str:
-    if isinstance(model, keras.Layer):
-        return str(model.variable_dtype)
-    return str(keras.config.floatx())
-
-
-def _as_given(array: Nest, dtype: str) -> Array:
-    taken: Array = np.asarray(array)
-    return taken.astype(dtype) if is_float(taken) else taken
-
-
-def _spread(model: Model, arrays: Nest) -> tuple[tuple[Nest, ...], dict[str, Nest]]:
-    """Return the arguments of a call by place and by name."""
-    if isinstance(model, keras.Sequential) or hasattr(model, "operations"):
-        return (list(arrays) if isinstance(arrays, tuple) else arrays,), {}
-    call = model.call if isinstance(model, keras.Layer) else model
-    needed = [
-        name
-        for name, parameter in inspect.signature(call).parameters.items()
-        if parameter.default is parameter.empty
-        and parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-        and name not in ("training", "mask")
-    ]
-    if isinstance(arrays, dict) and len(needed) > 1 and set(needed) <= set(arrays):
-        return (), dict(arrays)
-    if isinstance(arrays, list | tuple) and len(needed) > 1 and len(arrays) >= len(needed):
-        return tuple(arrays), {}
-    return (arrays,), {}
-
-
-def _outputs_of(model: Model, arguments: Nest, keywords: Nest) -> dict[str, Array]:
-    """Return what the model itself makes of its inputs outside training; it is not moved."""
-    tensors, named = replace_leaves((arguments, keywords), keras.ops.convert_to_tensor)
-    told = {"training": False} if isinstance(model, keras.Layer) else {}
-    moved = [variable for variable in getattr(model, "variables", ()) if not variable.trainable]
-    before = [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in moved]
-    outputs = model(*tensors, **named, **told)
-    for variable, array in zip(moved, before, strict=True):
-        variable.assign(array)
-    return {
-        name: np.array(keras.ops.convert_to_numpy(tensor)) for name, tensor in named_leaves(outputs)
-    }
-
-
-def _describe_difference(outside: Recording, inside: Recording) -> str | None:
-    """Return how the calls in training differ from those outside, or None."""
-    pairs = list(zip(outside.calls, inside.calls, strict=False))
-    for call, other in pairs:
-        if _signature(call) != _signature(other):
-            return (
-                f"{call.name} is not called alike in training, where {other.name} "
-                f"({other.native}) stands in its place."
-            )
-    if len(outside.calls) == len(inside.calls):
-        return None
-    longer = max((outside.calls, inside.calls), key=len)
-    where = "in" if longer is inside.calls else "outside"
-    return f"{longer[len(pairs)].name} is called only {where} training."
-
-
-def _signature(call: Call) -> tuple[Nest, ...]:
-    return call.name, call.native, call.outputs, call.arguments, call.keywords, call.description
 
 
 def _require_repeats(

@@ -43,6 +43,10 @@ class Description:
     layouts: Mapping[str, str] = field(default_factory=dict)
 
 
+# A layer and the shapes of its operands and of its output -> what it computes.
+Describe = Callable[[Layer, list[tuple[int, ...]], tuple[int, ...]], Description]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """One recorded call.

@@ -6,14 +6,30 @@ A function that is not listed keeps its own name as its kind. Source of attribut
 
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+from keras.src import backend
 
 from parity.frameworks.keras_capture import geometry
-from parity.frameworks.keras_capture.calls import Description, Function, Nest
+from parity.frameworks.keras_capture.calls import Description, Function, Nest, Tensor
+from parity.frameworks.keras_capture.classes import plain_name
 from parity.frameworks.keras_capture.geometry import Shape
-from parity.frameworks.keras_capture.layers import describe_pool, describe_relu, plain_name
+from parity.frameworks.keras_capture.plain_layers import describe_pool, describe_relu
 
 # An operation, its arguments by place and name, the shapes of its operands, and its first output's.
 Describe = Callable[[Function, "Given"], Description]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A function of one tensor that is not looked into."""
+
+    call: Callable[[Tensor], Tensor]
+
+    def compute_output_spec(self, symbol: Tensor) -> Tensor:
+        """Return a symbol of what the function returns."""
+        return backend.compute_output_spec(self.call, symbol)
 
 
 class Given:
@@ -58,6 +74,9 @@ RESHAPING = ("Reshape", "Squeeze", "ExpandDims", "Ravel")
 
 def describe_function(operation: Function, given: Given) -> Description:
     """Return what a function of Keras's computes."""
+    if isinstance(operation, Whole):
+        is_word = operation.call is keras.activations.mish
+        return Description(kind="mish" if is_word else "opaque")
     name = type(operation).__name__
     if name in WORDS:
         return Description(kind=WORDS[name])
@@ -73,6 +92,14 @@ def describe_function(operation: Function, given: Given) -> Description:
         if describe
         else Description(kind=plain_name(type(operation).__name__))
     )
+
+
+def native_name(operation: Function) -> str:
+    """Return what Keras, or the user, calls a function."""
+    if isinstance(operation, Whole):
+        function = operation.call
+        return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"
+    return f"keras.ops.{plain_name(type(operation).__name__)}"
 
 
 def _binary(kind: str, given: Given) -> Description:

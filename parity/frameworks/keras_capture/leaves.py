@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from parity.frameworks.keras_capture.calls import Layer, Nest, Variable, replace_leaves
-from parity.frameworks.keras_capture.layers import path_below
+from parity.frameworks.keras_capture.classes import path_below
 from parity.frameworks.keras_capture.recordings import LeafRecord, Recording
 from parity.frameworks.program import Array, State
 

@@ -25,6 +25,11 @@ from parity.frameworks.keras_capture.calls import (
     flatten,
     replace_leaves,
 )
+from parity.frameworks.keras_capture.classes import (
+    native_name,
+    stock_class,
+    variable_names,
+)
 from parity.frameworks.keras_capture.recordings import LeafRecord, Recording, pruned
 from parity.frameworks.program import ValueId
 
@@ -72,9 +77,9 @@ class Recorder:
         """Stand in for `Layer.symbolic_call`, where Keras infers the shapes of an output."""
         if not self.follows:
             return original(layer, *args, **kwargs)
-        if layers.stock_class(layer) in layers.PASSING or _is_linear(layer):
+        if stock_class(layer) in layers.PASSING or _is_linear(layer):
             return args[0]
-        if layers.stock_class(layer) is None:
+        if stock_class(layer) is None:
             return self._expand(layer, original, args, kwargs)
         return self._call_leaf(layer, original, args, kwargs)
 
@@ -137,7 +142,7 @@ class Recorder:
         path = self._register(layer, (args, kwargs), opaque=True)
         self.notes.append(f"{path}: what its call does is not seen ({reason}).")
         outputs = self._infer(layer, original, args, kwargs)
-        slots = {name: name.replace("/", ".") for name in layers.variable_names(layer)}
+        slots = {name: name.replace("/", ".") for name in variable_names(layer)}
         description = Description(kind="opaque", slots=slots)
         self._record_leaf(layer, path, description, args, kwargs, outputs)
         return outputs
@@ -145,7 +150,7 @@ class Recorder:
     def _call_leaf(
         self, layer: Layer, original: Infer, args: tuple[Nest, ...], kwargs: Nest
     ) -> Tensor:
-        if layers.stock_class(layer) == "Activation":
+        if stock_class(layer) == "Activation":
             return self._activated(layer, layer.activation, args[0])
         activation = _fused_activation(layer)
         outputs = self._infer(layer, original, args, kwargs)
@@ -161,9 +166,18 @@ class Recorder:
     def _activated(
         self, layer: Layer, activation: Callable[[Tensor], Tensor], symbol: Tensor
     ) -> Tensor:
+        """Apply a layer's activation, in one piece where its body takes no symbols."""
+        count, names = len(self.calls), dict(self._names)
         self._frames.append(Frame(path=self._path_of(layer), layer=layer))
         try:
             return activation(symbol)
+        except Exception:  # whatever a user's function, or Keras's mish, raises on symbols
+            del self.calls[count:]
+            self._names = names
+            whole = functions.Whole(activation)
+            outputs = whole.compute_output_spec(symbol)
+            self._record_function(whole, (symbol,), {}, outputs)
+            return outputs
         finally:
             self._frames.pop()
 
@@ -192,7 +206,7 @@ class Recorder:
             Call(
                 name=self._unique(path),
                 description=description,
-                native=layers.native_name(layer),
+                native=native_name(layer),
                 outputs=self._made(outputs),
                 arguments=arguments,
                 keywords=keywords,
@@ -219,7 +233,7 @@ class Recorder:
             Call(
                 name=self._unique(f"{self._here}/{description.kind}"),
                 description=description,
-                native=f"keras.ops.{layers.plain_name(type(operation).__name__)}",
+                native=functions.native_name(operation),
                 outputs=self._made(outputs),
                 arguments=arguments,
                 keywords=keywords,
@@ -329,14 +343,12 @@ def _is_tensor(leaf: Nest) -> bool:
 
 
 def _is_linear(layer: Layer) -> bool:
-    return (
-        layers.stock_class(layer) == "Activation" and layer.activation is keras.activations.linear
-    )
+    return stock_class(layer) == "Activation" and layer.activation is keras.activations.linear
 
 
 def _fused_activation(layer: Layer) -> Callable[[Tensor], Tensor] | None:
     """Return the function that a layer applies last, if it does and is not the identity."""
-    if layers.stock_class(layer) not in layers.FUSED:
+    if stock_class(layer) not in layers.FUSED:
         return None
     activation: Callable[[Tensor], Tensor] | None = layer.activation
     return None if activation is keras.activations.linear else activation

@@ -89,3 +89,23 @@ def pruned(recording: Recording) -> Recording:
         inputs=tuple(places[value] for value in recording.inputs),
         outputs=replace_leaves(recording.outputs, moved),
     )
+
+
+def describe_difference(outside: Recording, inside: Recording) -> str | None:
+    """Return how the calls in training differ from those outside, or None."""
+    pairs = list(zip(outside.calls, inside.calls, strict=False))
+    for call, other in pairs:
+        if _signature(call) != _signature(other):
+            return (
+                f"{call.name} is not called alike in training, where {other.name} "
+                f"({other.native}) stands in its place."
+            )
+    if len(outside.calls) == len(inside.calls):
+        return None
+    longer = max((outside.calls, inside.calls), key=len)
+    where = "in" if longer is inside.calls else "outside"
+    return f"{longer[len(pairs)].name} is called only {where} training."
+
+
+def _signature(call: Call) -> tuple[Nest, ...]:
+    return call.name, call.native, call.outputs, call.arguments, call.keywords, call.description
