@@ -22,6 +22,8 @@ Atom = tuple[str, int]
 # A run of positions along an axis that are counted together: atoms, outermost first.
 Part = tuple[Atom, ...]
 CHANNELS = "channels"
+# Rank of the last step alone.
+LAST_STEP = 2
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,12 @@ def permutation(source: Axis, target: Axis) -> NDArray[np.intp] | None:
         moved.append(positions.transpose(order).ravel())
         start += math.prod(sizes)
     return np.concatenate(moved) if moved else np.arange(1)
+
+
+def have_like_atoms(ours: Axes, theirs: Axes) -> bool:
+    """Return whether two values are made of the same atoms."""
+    atoms = [tuple(atom for one in axes for atom in one.atoms) for axes in (ours, theirs)]
+    return _atom_order(atoms[0], atoms[1]) is not None
 
 
 def _atom_order(source: Part, target: Part) -> list[int] | None:
@@ -215,6 +223,14 @@ def _new_channels(call: Call) -> Sequence[Axis] | None:
     return axes
 
 
+def _recurrent(call: Call) -> Sequence[Axis] | None:
+    """Follow steps `(n, t, c)`, the last step `(n, c)`, or a hidden state `(layers, n, c)`."""
+    batch, units = call.operands[0][0], axis(CHANNELS, call.shape[-1])
+    if len(call.shape) == len(call.shapes[0]) and call.shape[:-1] == call.shapes[0][:-1]:
+        return (*call.operands[0][:-1], units)
+    return (batch, units) if len(call.shape) == LAST_STEP else (axis("layers", 1), batch, units)
+
+
 def _appended_channels(call: Call) -> Sequence[Axis] | None:
     return (*call.operands[0], axis(CHANNELS, call.shape[-1]))
 
@@ -342,7 +358,8 @@ _REDUCTIONS = ("mean", "sum", "max", "min", "prod", "var", "std")
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("conv", "conv_transpose", "dense", "pixel_shuffle"), _new_channels),
-    **dict.fromkeys(("lstm", "gru", "rnn", "attention", "einsum_dense"), _new_channels),
+    **dict.fromkeys(("attention", "einsum_dense"), _new_channels),
+    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
     "embedding": _appended_channels,
     **dict.fromkeys(_ELEMENTWISE, _broadcast),
     "reshape": _reshaped,

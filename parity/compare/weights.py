@@ -12,7 +12,7 @@ from typing import Any
 
 from conversion.layouts import letters_of
 from parity.compare.alignment import Alignment, has_weights, sort_of
-from parity.compare.axes import Atom, Axes, Axis, Part, move_value
+from parity.compare.axes import Atom, Axes, Axis, Part, have_like_atoms, move_value
 from parity.compare.composites import CompositeMove, composite_move
 from parity.errors import ConversionError
 from parity.frameworks.program import Array, Operation, Program, State, Trace, ValueId
@@ -193,6 +193,12 @@ class _Matcher:
             weight_axes(operation, slot, shape, labelled)
             for operation, shape, labelled in zip(operations, shapes, self._labelled, strict=True)
         )
+        if not have_like_atoms(axes[0], axes[1]):
+            # The values' axes could not be followed on one side: the layers' own letters remain.
+            axes = tuple(
+                weight_axes(operation, slot, shape, {})
+                for operation, shape in zip(operations, shapes, strict=True)
+            )
 
         def move(arrays: Mapping[str, Array]) -> State:
             moved = move_value(arrays[source], axes[0], axes[1], shapes[1])
