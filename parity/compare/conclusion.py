@@ -1,6 +1,6 @@
 """From what was measured to a verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from parity.compare.alignment import has_weights
 from parity.compare.comparison import Comparison
@@ -8,6 +8,7 @@ from parity.compare.findings import Figure, Finding
 from parity.compare.matching import Match
 from parity.compare.verdicts import CLEARLY_RIGHT, CLEARLY_WRONG
 from parity.errors import describe_list
+from parity.frameworks.program import Operation, ValueId
 
 # Outputs that move less than this share of their scale when the inputs move by a tenth of their
 # deviation say nothing of the layers before.
@@ -35,8 +36,8 @@ def conclude(
             verdict=verdict,  # type: ignore[arg-type]  # one of the five words below
             reason=reason,
             phase=at.phase if at else "",
-            reference_layer=at.reference if at else "",
-            candidate_layer=at.candidate if at else "",
+            reference_layer=_first_alone(match, 0, at) if at else "",
+            candidate_layer=_first_alone(match, 1, at) if at else "",
             figures=tuple(comparison.figures),
             sensitivity=sensitivity,
             structure=(*structure, *notes),
@@ -65,6 +66,46 @@ def conclude(
             unclear,
         )
     return finding("numerically equivalent", "every gap is rounding.")
+
+
+def _first_alone(match: Match, side: int, figure: Figure) -> str:
+    """Return the first operation without a counterpart that leads to a wrong output, or its own.
+
+    What one side does more than the other shows where the two meet again.
+    """
+    own = figure.reference if side == 0 else figure.candidate
+    if figure.phase not in ("forward", "train") or figure.quantity != "output":
+        return own
+    trace = match.programs[side].trace
+    makers = {value: one for one in trace.operations for value in one.outputs}
+    alone = set(match.missing(side))
+    points = {point.values[side] for point in match.points}
+    starts = [
+        value
+        for point in match.points
+        if figure.reference == point.reference
+        for value in _operands(makers, point.values[side], own)
+    ]
+    found: list[str] = []
+    seen: set[int] = set()
+    while starts:
+        value = starts.pop()
+        maker = makers.get(value)
+        if maker is None or value in seen or value in points:
+            continue
+        seen.add(value)
+        found += [maker.name] if maker.name in alone else []
+        starts += maker.inputs
+    order = [operation.name for operation in trace.operations]
+    return min(found, key=order.index, default=own)
+
+
+def _operands(
+    makers: Mapping[ValueId, Operation], value: ValueId, name: str
+) -> tuple[ValueId, ...]:
+    """Return what an operation takes, or the model's output itself."""
+    maker = makers.get(value)
+    return maker.inputs if maker is not None and maker.name == name else (value,)
 
 
 def _describe_wrong(figure: Figure) -> str:
