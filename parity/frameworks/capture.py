@@ -30,7 +30,7 @@ def framework_of(model: Any) -> Framework:  # noqa: ANN401  # a model of either 
     raise CaptureError(message)
 
 
-def capture(model: object, inputs: Array | Sequence[Array] | Mapping[str, Array]) -> Program:
+def capture(model: Any, inputs: Array | Sequence[Array] | Mapping[str, Array]) -> Program:  # noqa: ANN401  # a model of either framework
     """Return a model as a program.
 
     Args:

@@ -263,7 +263,5 @@ def test_an_input_layout_that_is_not_declared_is_asked_for():
 
 
 def test_what_is_no_model_is_refused():
-    with pytest.raises(
-        CaptureError, match=r"or a keras\.Model; got int"
-    ):
+    with pytest.raises(CaptureError, match=r"or a keras\.Model; got int"):
         parity.compare_models(3, Net(), IMAGES)
