@@ -98,6 +98,7 @@ def update_gap(
     gradients: State,
     rate: float,
     roundings: float,
+    amplified: State | None = None,
 ) -> Worst:
     """Return the worst gap between two updates from the same parameters.
 
@@ -113,6 +114,7 @@ def update_gap(
         gradients: The reference's, for the floor of the scale.
         rate: Learning rate of the step.
         roundings: Further roundings at the size of the old parameter, one side counted.
+        amplified: What rounding elsewhere makes of each element, subtracted too.
     """
     updates = layer_scales({name: array - before[name] for name, array in reference.items()})
     floors = layer_scales(gradients)
@@ -124,6 +126,8 @@ def update_gap(
             rounding = rounding + 2.0 * roundings * np.spacing(
                 np.abs(before[name]).astype(stored.dtype)
             )
+        if amplified is not None:
+            rounding = rounding + amplified[name]
         excess: Array = np.maximum(np.abs(stored - array) - rounding, 0.0)
         return excess
 

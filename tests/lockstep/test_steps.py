@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from parity.frameworks.net import OptimizerState
+from parity.lockstep import bounds
 from parity.lockstep.steps import Snapshot, rule_gap, zero_gradient_parameters
 from parity.reference.optimizers import initial_slots, update_parameters
 from parity.spec.optimizers import LookaheadEma, Update
@@ -89,3 +90,34 @@ def test_gradients_are_zero_of_biases_before_a_batch_norm_but_not_of_the_whiteni
 @pytest.mark.parametrize("spec", [specs.AIRBENCH, specs.RESNET], ids=["airbench", "resnet"])
 def test_no_gradient_is_zero_without_biases_before_a_batch_norm(spec):
     assert zero_gradient_parameters(spec) == ()
+
+
+CANCELLING = Update(rule=dataclasses.replace(specs.ADAM, l2=0.02))
+
+
+def cancelled_step(*, rate=0.1, unit=0.0):
+    """Return Adam's first step where the penalty cancels a gradient to about the epsilon."""
+    parameters = draw_arrays("parameters", SHAPES)
+    gradients = {name: -0.02 * array for name, array in parameters.items()}
+    gradients["head.weight"][0, 0] += 1e-8
+    gradients["head.weight"][1] += 1.0
+    slots = initial_slots(CANCELLING, parameters)
+    rounded = {name: array * (1.0 + unit) for name, array in gradients.items()}
+    after, moved = update_parameters(
+        CANCELLING, parameters, rounded, slots, rate=rate, step=0, position=AFTER_THE_END
+    )
+    snapshots = (
+        Snapshot(state=parameters, optimizer_state=OptimizerState(step=0, slots=slots)),
+        Snapshot(state=after, optimizer_state=OptimizerState(step=1, slots=moved)),
+    )
+    return rule_gap(
+        CANCELLING, *snapshots, gradients=gradients, rate=0.1, position=AFTER_THE_END
+    ).gap
+
+
+def test_the_last_bit_of_a_cancelled_gradient_is_rounding_and_a_rate_is_not():
+    bound = bounds.rule_bound(CANCELLING.rule)
+
+    assert cancelled_step() == 0.0
+    assert cancelled_step(unit=2.0**-52) <= bound
+    assert cancelled_step(rate=0.1 * (1 + 1e-9)) > 1000 * bound
