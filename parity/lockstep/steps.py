@@ -27,9 +27,8 @@ from parity.spec.model_spec import ModelSpec
 from parity.spec.optimizers import AVERAGE, Ema, Muon, NoAveraging, Update, average_move
 from parity.spec.position import Position
 
-
-# Adam's first step with a coupled penalty and clipping, Keras on jax: 0.7 times what one unit in the
-# last place of the gradients makes of the element.
+# Adam's first step with a coupled penalty and clipping, Keras on jax: 0.7 times what one unit in
+# the last place of the gradients makes of the element.
 AMPLIFIED = 4.0
 
 
