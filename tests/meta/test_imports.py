@@ -96,6 +96,14 @@ TABLE = (
         owner="parity.frameworks.keras_net",
         module=(*SPEC, "parity.runtime", "parity.frameworks", "conversion.layouts", "keras"),
     ),
+    Row(
+        owner="parity.frameworks.torch_capture",
+        module=("parity.errors", "parity.frameworks", "numpy", "torch"),
+    ),
+    Row(
+        owner="parity.frameworks.torch_program",
+        module=("numpy", "parity.errors", "parity.frameworks", "torch"),
+    ),
     Row(owner="parity.frameworks.torch_layer", module=("numpy", "parity.frameworks", "torch")),
     Row(owner="parity.frameworks.keras_layer", module=("numpy", "parity.frameworks", "keras")),
     *(

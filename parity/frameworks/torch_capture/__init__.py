@@ -1,0 +1,1 @@
+"""How calls of a PyTorch model are followed, named and run again, for `torch_program` alone."""

@@ -1,0 +1,426 @@
+"""`capture_torch`: any PyTorch module or function behind the protocol `Program`."""
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from parity.errors import CaptureError, ConversionError, describe_list
+from parity.frameworks.program import Array, Run, State, Trace, ValueId
+from parity.frameworks.torch_capture.recorded import Recording
+from parity.frameworks.torch_capture.recording import Recorder
+from parity.frameworks.torch_capture.replaying import Asked, Replayer
+from parity.frameworks.torch_capture.structures import (
+    Structure,
+    named_tensors,
+    replace_tensors,
+    tensors_of,
+)
+
+_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+# Torch's own bookkeeping, which no other framework has.
+_UNTRACKED = "num_batches_tracked"
+_DTYPES = {
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """A model of this program's own.
+
+    Attributes:
+        root: Holds the layers and the state.
+        call: What is called, `root` itself or a method of it, or a function.
+        arguments: Positional and keyword arguments as they were traced.
+        memory_format: Of inputs of four axes.
+    """
+
+    root: nn.Module
+    call: Callable[..., Any]
+    arguments: _Arguments
+    memory_format: torch.memory_format = torch.contiguous_format
+
+
+def capture_torch(
+    model: Callable[..., Any], inputs: Structure, *, keywords: Mapping[str, Any] | None = None
+) -> "TorchProgram":
+    """Return the program of a model, as it is called on these inputs in evaluation mode.
+
+    Args:
+        model: An `nn.Module`, a method of one, or a function of tensors. It is copied.
+        inputs: The positional arguments: arrays and tensors, in tuples, lists or dicts, and other
+            values; a single array or tensor is the only argument.
+        keywords: Keyword arguments, likewise.
+
+    Raises:
+        CaptureError: If the model cannot be copied, called on the inputs or followed.
+    """
+    root, call = _copied(model)
+    positional = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
+    arguments = _as_tensors((positional, dict(keywords or {})))
+    dtype = _compute_dtype(root, tensors_of(arguments))
+    subject = _Subject(root=root, call=call, arguments=_cast(arguments, dtype))
+    return TorchProgram(subject, _record(subject), dtype=dtype)
+
+
+class TorchProgram:
+    """A PyTorch model as operations; `Program` says what each method does."""
+
+    label = "torch"
+
+    def __init__(
+        self,
+        subject: _Subject,
+        recording: Recording,
+        *,
+        dtype: torch.dtype,
+        widening: tuple[torch.dtype, torch.dtype] | None = None,
+    ) -> None:
+        """Take over a recorded model; `capture_torch` makes the first program of one."""
+        self._subject = subject
+        self._recording = recording
+        self._dtype = dtype
+        self._widening = widening
+
+    @property
+    def dtype(self) -> str:
+        """See `Program.dtype`."""
+        return _name_of(self._dtype)
+
+    @property
+    def trace(self) -> Trace:
+        """See `Program.trace`."""
+        return self._recording.trace
+
+    def state(self) -> State:
+        """See `Program.state`."""
+        return {name: _to_numpy(tensor) for name, tensor in _state(self._subject.root).items()}
+
+    def parameter_names(self) -> tuple[str, ...]:
+        """See `Program.parameter_names`."""
+        return tuple(_trained(self._subject.root))
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """See `Program.load_state`."""
+        tensors = _state(self._subject.root)
+        unknown = sorted(set(state) - set(tensors))
+        misfits = [
+            f"{name}: expected shape {tuple(tensors[name].shape)}; got {np.shape(array)}"
+            for name, array in state.items()
+            if name in tensors and tuple(tensors[name].shape) != np.shape(array)
+        ]
+        if unknown or misfits:
+            names = [f"{name}: the model has no such array" for name in unknown]
+            message = f"torch: {'; '.join([*names, *misfits])}."
+            raise ConversionError(message)
+        with torch.no_grad():
+            for name, array in state.items():
+                tensors[name].copy_(torch.from_numpy(np.array(array, copy=True)))
+
+    def run(
+        self,
+        inputs: Sequence[Array],
+        *,
+        training: bool = False,
+        keep: Collection[ValueId] = (),
+        replaced: Mapping[ValueId, Array] | None = None,
+        uniforms: Mapping[str, Array] | None = None,
+        cotangents: Mapping[ValueId, Array] | None = None,
+    ) -> Run:
+        """See `Program.run`."""
+        asked = Asked(
+            keep=frozenset(keep),
+            replaced=dict(replaced or {}),
+            uniforms=dict(uniforms or {}),
+            cotangents=None if cotangents is None else dict(cotangents),
+        )
+        with self._replay(self._fed(inputs), asked, training=training) as replayer:
+            values = {value: _to_numpy(replayer.computed[value]) for value in keep}
+            buffers = self._buffers()
+            if cotangents is None:
+                return Run(values=values, buffers=buffers)
+            gradients, parameter_gradients = self._gradients(replayer, asked)
+        return Run(
+            values=values,
+            gradients=gradients,
+            parameter_gradients=parameter_gradients,
+            buffers=buffers,
+        )
+
+    def astype(self, dtype: str) -> "TorchProgram":
+        """See `Program.astype`."""
+        if dtype not in _DTYPES:
+            message = f"torch: expected a dtype among {', '.join(_DTYPES)}; got {dtype!r}."
+            raise CaptureError(message)
+        target = _DTYPES[dtype]
+        is_wider = target.itemsize > self._dtype.itemsize
+        subject = _moved(self._subject, dtype=target)
+        program = TorchProgram(
+            subject,
+            self._recording,
+            dtype=target,
+            widening=(self._dtype, target) if is_wider else self._widening,
+        )
+        if is_wider:
+            program._require_width(narrow=self._dtype)
+        return program
+
+    def channels_last(self) -> "TorchProgram":
+        """Return a program of the same model, state and trace with channels last in memory."""
+        subject = _moved(self._subject, memory_format=torch.channels_last)
+        return TorchProgram(subject, self._recording, dtype=self._dtype, widening=self._widening)
+
+    def _require_width(self, *, narrow: torch.dtype) -> None:
+        """Check that nothing computes in the dtype that the model had before."""
+        with self._replay(self._subject.arguments, Asked(), training=False) as replayer:
+            dtypes = replayer.dtypes
+        names = [
+            operation.name
+            for operation in self.trace.operations
+            if any(dtypes.get(value) == narrow for value in operation.outputs)
+        ]
+        if names:
+            message = (
+                f"torch: expected operations that compute in {self.dtype}; {describe_list(names)} "
+                f"stay in {_name_of(narrow)}. Let them take the dtype of their inputs."
+            )
+            raise CaptureError(message)
+
+    @contextlib.contextmanager
+    def _replay(self, arguments: _Arguments, asked: Asked, *, training: bool) -> Iterator[Replayer]:
+        """Run the model; its buffers are put back when the context is left."""
+        root = self._subject.root
+        replayer = Replayer(
+            _state(root), self._recording, asked, training=training, widening=self._widening
+        )
+        fed = iter(replayer.feed(tensors_of(arguments)))
+        args, kwargs = replace_tensors(arguments, lambda _: next(fed))
+        with _prepared(root, training=training, dtype=self._dtype):
+            with torch.set_grad_enabled(asked.cotangents is not None), replayer.follow(root):
+                outputs = _called(self._subject.call, args, kwargs)
+            with torch._C.DisableTorchFunction():
+                replayer.finish(named_tensors(outputs))
+            yield replayer
+
+    def _buffers(self) -> State:
+        root = self._subject.root
+        trained = _trained(root)
+        return {
+            name: _to_numpy(tensor) for name, tensor in _state(root).items() if name not in trained
+        }
+
+    def _gradients(self, replayer: Replayer, asked: Asked) -> tuple[dict[ValueId, Array], State]:
+        trained = _trained(self._subject.root)
+        leaves = {
+            value: replayer.leaves[value]
+            for value in asked.keep
+            if replayer.leaves[value].requires_grad
+        }
+        sources = [*leaves.values(), *trained.values()]
+        sums = {
+            value: replayer.computed[value]
+            for value in asked.cotangents or {}
+            if replayer.computed[value].requires_grad
+        }
+        cotangents = [_like((asked.cotangents or {})[value], t) for value, t in sums.items()]
+        found: Sequence[Tensor | None] = [None] * len(sources)
+        if sums and sources:
+            found = torch.autograd.grad(list(sums.values()), sources, cotangents, allow_unused=True)
+        gradients = {
+            value: _to_numpy(gradient)
+            for value, gradient in zip(leaves, found, strict=False)
+            if gradient is not None
+        }
+        parameter_gradients = {
+            name: _to_numpy(torch.zeros_like(tensor) if gradient is None else gradient)
+            for (name, tensor), gradient in zip(trained.items(), found[len(leaves) :], strict=True)
+        }
+        return gradients, parameter_gradients
+
+    def _fed(self, inputs: Sequence[Array]) -> _Arguments:
+        expected = len(self.trace.inputs)
+        if len(inputs) != expected:
+            message = f"torch: expected {expected} inputs; got {len(inputs)}."
+            raise CaptureError(message)
+        given = iter(inputs)
+        device = _device(self._subject.root)
+
+        def fed(traced: Tensor) -> Tensor:
+            tensor = torch.from_numpy(np.array(next(given), copy=True)).to(device)
+            tensor = tensor.to(traced.dtype) if traced.is_floating_point() else tensor
+            return _formatted(tensor, self._subject.memory_format)
+
+        arguments: _Arguments = replace_tensors(self._subject.arguments, fed)
+        return arguments
+
+
+def _record(subject: _Subject) -> Recording:
+    """Record the model in evaluation mode, and check that following it changed nothing."""
+    args, kwargs = subject.arguments
+    with torch.no_grad():
+        recorder = Recorder(_state(subject.root), tensors_of(subject.arguments))
+        dtype = _compute_dtype(subject.root, tensors_of(subject.arguments))
+        with _prepared(subject.root, training=False, dtype=dtype):
+            with recorder.follow(subject.root):
+                outputs = _called(subject.call, args, kwargs)
+            with torch._C.DisableTorchFunction():
+                recording = recorder.recording(named_tensors(outputs))
+    return recording
+
+
+def _copied(model: Callable[..., Any]) -> tuple[nn.Module, Callable[..., Any]]:
+    """Return a copy's layers, and what is called."""
+    owner = getattr(model, "__self__", model)
+    try:
+        twin = copy.deepcopy(owner if isinstance(owner, nn.Module) else model)
+    except Exception as error:
+        message = (
+            f"torch: expected a model that `copy.deepcopy` can copy; {type(model).__name__} cannot "
+            f"be: {error}"
+        )
+        raise CaptureError(message) from error
+    if isinstance(owner, nn.Module):
+        name = "__call__" if owner is model else model.__name__
+        return twin, (twin if name == "__call__" else getattr(twin, name))
+    return nn.Module(), twin
+
+
+def _called(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Structure:
+    try:
+        return call(*args, **kwargs)
+    except CaptureError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors_of((args, kwargs)))
+        message = (
+            f"torch: the model cannot be called on inputs of shapes {shapes}: "
+            f"{type(error).__name__}: {error}"
+        )
+        raise CaptureError(message) from error
+
+
+@contextlib.contextmanager
+def _prepared(root: nn.Module, *, training: bool, dtype: torch.dtype) -> Iterator[None]:
+    """Set mode, precision and seed for one run, and put back what it changes."""
+    modes = {module: module.training for module in root.modules()}
+    buffers = [(module, dict(module._buffers)) for module in root.modules()]
+    before = [
+        (buffer, buffer.clone())
+        for _, own in buffers
+        for buffer in own.values()
+        if buffer is not None
+    ]
+    default = torch.get_default_dtype()
+    fast = torch.backends.mha.get_fastpath_enabled()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            torch.backends.mha.set_fastpath_enabled(False)
+            torch.set_default_dtype(dtype)
+            root.train(training)
+            yield
+        finally:
+            torch.set_default_dtype(default)
+            torch.backends.mha.set_fastpath_enabled(fast)
+            for module, mode in modes.items():
+                module.training = mode
+            for module, own in buffers:
+                module._buffers.clear()
+                module._buffers.update(own)
+            with torch.no_grad():
+                for buffer, content in before:
+                    buffer.copy_(content)
+
+
+def _state(root: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by their first name, persistent ones only."""
+    transient = {
+        f"{path}.{name}" if path else name
+        for path, module in root.named_modules(remove_duplicate=False)
+        for name in module._non_persistent_buffers_set
+    }
+    buffers = {
+        name: buffer
+        for name, buffer in root.named_buffers()
+        if name not in transient and not name.endswith(_UNTRACKED)
+    }
+    return {**dict(root.named_parameters()), **buffers}
+
+
+def _trained(root: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in root.named_parameters() if tensor.requires_grad}
+
+
+def _moved(
+    subject: _Subject,
+    *,
+    dtype: torch.dtype | None = None,
+    memory_format: torch.memory_format | None = None,
+) -> _Subject:
+    """Return a copy of a subject in another dtype or memory format."""
+    memory_format = memory_format or subject.memory_format
+    # Copied together, as what is called may be a method of a layer.
+    root, call = copy.deepcopy((subject.root, subject.call))
+    root = root.to(dtype=dtype).to(memory_format=memory_format)
+    arguments = subject.arguments if dtype is None else _cast(subject.arguments, dtype)
+    return _Subject(
+        root=root,
+        call=call,
+        arguments=replace_tensors(arguments, lambda t: _formatted(t, memory_format)),
+        memory_format=memory_format,
+    )
+
+
+def _as_tensors(structure: Structure) -> Structure:
+    if isinstance(structure, np.ndarray):
+        return torch.from_numpy(np.array(structure, copy=True))
+    if isinstance(structure, dict):
+        return {key: _as_tensors(item) for key, item in structure.items()}
+    if type(structure) in (list, tuple):
+        return type(structure)(map(_as_tensors, structure))
+    return structure.detach().clone() if isinstance(structure, Tensor) else structure
+
+
+def _cast(arguments: _Arguments, dtype: torch.dtype) -> _Arguments:
+    cast: _Arguments = replace_tensors(
+        arguments, lambda t: t.to(dtype) if t.is_floating_point() else t
+    )
+    return cast
+
+
+def _compute_dtype(root: nn.Module, inputs: Sequence[Tensor]) -> torch.dtype:
+    floats = [t for t in (*root.parameters(), *inputs) if t.is_floating_point()]
+    return floats[0].dtype if floats else torch.get_default_dtype()
+
+
+def _device(root: nn.Module) -> torch.device:
+    return next((t.device for t in root.parameters()), torch.device("cpu"))
+
+
+def _formatted(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
+    return tensor.contiguous(memory_format=memory_format) if tensor.dim() == 4 else tensor
+
+
+def _like(array: Array, tensor: Tensor) -> Tensor:
+    return torch.from_numpy(np.array(array, copy=True)).to(tensor)
+
+
+def _to_numpy(tensor: Tensor) -> Array:
+    plain = tensor.detach().cpu()
+    if plain.dtype == torch.bfloat16:
+        plain = plain.float()  # NumPy has no such type
+    return np.array(plain.contiguous().numpy(), copy=True)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
