@@ -70,7 +70,11 @@ def capture_torch(
     arguments = _as_tensors((positional, dict(keywords or {})))
     dtype = _compute_dtype(root, tensors_of(arguments))
     subject = _Subject(root=root, call=call, arguments=_cast(arguments, dtype))
-    return TorchProgram(subject, _record(subject), dtype=dtype)
+    recording = _record(subject, dtype=dtype)
+    first = TorchProgram(subject, recording, dtype=dtype)
+    notes = dict.fromkeys((*first.trace.notes, *first.training_notes(), *_half_notes(first)))
+    trace = dataclasses.replace(recording.trace, notes=tuple(notes))
+    return TorchProgram(subject, dataclasses.replace(recording, trace=trace), dtype=dtype)
 
 
 class TorchProgram:
@@ -180,9 +184,21 @@ class TorchProgram:
         subject = _moved(self._subject, memory_format=torch.channels_last)
         return TorchProgram(subject, self._recording, dtype=self._dtype, widening=self._widening)
 
+    def training_notes(self) -> tuple[str, ...]:
+        """Return what cannot be followed in training, as sentences."""
+        try:
+            with self._replay(self._traced(), Asked(), training=True) as replayer:
+                return tuple(replayer.notes)
+        except CaptureError as error:
+            return (f"Not to be compared in training: {error}",)
+
+    def _traced(self) -> _Arguments:
+        arguments: _Arguments = replace_tensors(self._subject.arguments, Tensor.clone)
+        return arguments
+
     def _require_width(self, *, narrow: torch.dtype) -> None:
         """Check that nothing computes in the dtype that the model had before."""
-        with self._replay(self._subject.arguments, Asked(), training=False) as replayer:
+        with self._replay(self._traced(), Asked(), training=False) as replayer:
             dtypes = replayer.dtypes
         names = [
             operation.name
@@ -264,18 +280,59 @@ class TorchProgram:
         return arguments
 
 
-def _record(subject: _Subject) -> Recording:
-    """Record the model in evaluation mode, and check that following it changed nothing."""
-    args, kwargs = subject.arguments
+def _half_notes(program: TorchProgram) -> tuple[str, ...]:
+    """Return a sentence on the operations of 16 bits, which are so in every precision of a run."""
+    halves = ("float16", "bfloat16")
+    names = [
+        operation.name
+        for operation in program.trace.operations
+        if any(program.trace.dtypes[value] in halves for value in operation.outputs)
+    ]
+    if not names or program.dtype in halves:
+        return ()
+    return (f"{describe_list(names)}: computed in 16 bits, in runs of every precision.",)
+
+
+def _record(subject: _Subject, *, dtype: torch.dtype) -> Recording:
+    """Record the model in evaluation mode, and check that following it changes nothing.
+
+    Raises:
+        CaptureError: If the model cannot be called, or returns something else when followed.
+    """
     with torch.no_grad():
-        recorder = Recorder(_state(subject.root), tensors_of(subject.arguments))
-        dtype = _compute_dtype(subject.root, tensors_of(subject.arguments))
+        args, kwargs = replace_tensors(subject.arguments, Tensor.clone)
+        recorder = Recorder(_state(subject.root), tensors_of((args, kwargs)))
         with _prepared(subject.root, training=False, dtype=dtype):
             with recorder.follow(subject.root):
-                outputs = _called(subject.call, args, kwargs)
+                followed = named_tensors(_called(subject.call, args, kwargs))
             with torch._C.DisableTorchFunction():
-                recording = recorder.recording(named_tensors(outputs))
+                recording = recorder.recording(followed)
+        args, kwargs = replace_tensors(subject.arguments, Tensor.clone)
+        with _prepared(subject.root, training=False, dtype=dtype):
+            plain = named_tensors(_called(subject.call, args, kwargs))
+    if not recorder.drops:
+        _require_same(followed, plain)
     return recording
+
+
+def _require_same(followed: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -> None:
+    different = [
+        f"output {name!r}" if name else "its output"
+        for name in {**followed, **plain}
+        if name not in followed
+        or name not in plain
+        or not np.array_equal(
+            _to_numpy(followed[name]),
+            _to_numpy(plain[name]),
+            equal_nan=plain[name].is_floating_point(),
+        )
+    ]
+    if different or not plain:
+        message = (
+            f"torch: expected the model to return the same tensors whenever it is called; "
+            f"{describe_list(different) or 'it returns none'} differs between two calls."
+        )
+        raise CaptureError(message)
 
 
 def _copied(model: Callable[..., Any]) -> tuple[nn.Module, Callable[..., Any]]:
@@ -313,7 +370,7 @@ def _called(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 def _prepared(root: nn.Module, *, training: bool, dtype: torch.dtype) -> Iterator[None]:
     """Set mode, precision and seed for one run, and put back what it changes."""
     modes = {module: module.training for module in root.modules()}
-    buffers = [(module, dict(module._buffers)) for module in root.modules()]
+    buffers = [(module, dict(module._buffers.items())) for module in root.modules()]
     before = [
         (buffer, buffer.clone())
         for _, own in buffers
@@ -335,8 +392,9 @@ def _prepared(root: nn.Module, *, training: bool, dtype: torch.dtype) -> Iterato
             for module, mode in modes.items():
                 module.training = mode
             for module, own in buffers:
-                module._buffers.clear()
-                module._buffers.update(own)
+                if not isinstance(module, torch.jit.ScriptModule):
+                    module._buffers.clear()
+                    module._buffers.update(own)
             with torch.no_grad():
                 for buffer, content in before:
                     buffer.copy_(content)

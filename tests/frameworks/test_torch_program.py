@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
+from parity.errors import CaptureError
 from parity.frameworks.kinds import KINDS
 from parity.frameworks.torch_program import capture_torch
 from parity.rng import stream
@@ -117,6 +119,7 @@ def sequence_model():
     return Model()
 
 
+X = draw(2, 4)
 MODELS = {
     "resnet": (resnet, (draw(2, 3, 8, 8),)),
     "in place": (Masked, (draw(2, 4),)),
@@ -248,3 +251,58 @@ def test_operations_bear_the_paths_of_their_layers():
         "7",
         "8",
     ]
+
+
+def test_batch_may_differ_from_the_one_traced(model):
+    module, inputs = model
+    program = capture_torch(module, inputs)
+    single = [array[:1] for array in inputs]
+
+    run = program.run(single, keep=program.trace.outputs.values())
+
+    assert {array.shape[0] for array in run.values.values()} == {1}
+
+
+@pytest.mark.parametrize("function", [WrongBackward.apply, doubled], ids=["method", "bound early"])
+def test_wrong_custom_backward_shows_in_the_gradient_to_its_input(function):
+    program = capture_torch(Custom(function), X)
+    _, custom, _ = program.trace.operations
+    ones = np.ones((2, 4), np.float32)
+
+    values = program.run([X], keep=[1, 2]).values
+    run = program.run([X], keep=[1], replaced={1: values[1]}, cotangents={2: ones})
+
+    assert (custom.kind, custom.native) == ("opaque", "WrongBackward")
+    assert_identical(run.values[1] * 2, values[2])
+    assert_identical(run.gradients[1], 3 * ones)
+
+
+def test_functions_bound_early_cannot_be_replaced_between_one_another():
+    program = capture_torch(lambda x: doubled(doubled(x * 1)), X)
+
+    with pytest.raises(CaptureError, match=r"Call it as WrongBackward\.apply"):
+        program.run([X], replaced={2: X})
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_checkpointed_part_is_followed_and_cut(use_reentrant):
+    model = Custom(lambda x: checkpoint(torch.tanh, x, use_reentrant=use_reentrant))
+    program = capture_torch(model, X)
+    zeros = np.zeros_like(X)
+
+    run = program.run([X], keep=[1], replaced={1: zeros}, cotangents={2: zeros + 1})
+
+    assert [o.kind for o in program.trace.operations] == ["dense", "tanh", "dense"]
+    assert_identical(run.gradients[1], zeros + 1)
+
+
+def test_channels_last_computes_the_same(model):
+    module, inputs = model
+    program = capture_torch(module, inputs)
+    values = program.run(inputs, keep=program.trace.shapes).values
+
+    run = program.channels_last().run(inputs, keep=program.trace.shapes)
+
+    for value, array in values.items():
+        assert_close(run.values[value], array, atol=1e-6, rtol=1e-5)

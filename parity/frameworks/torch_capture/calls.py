@@ -163,12 +163,16 @@ class Call:
         bound = dict.fromkeys(ordered) | dict(zip(ordered, self.args, strict=False))
         return SimpleNamespace(**(bound | dict(self.kwargs)))
 
-    def hands_on(self, result: Structure) -> bool:
-        """Return whether the result has the values of the first argument, in the same dtype."""
+    def hands_on(self, result: Structure, *, narrow: torch.dtype | None = None) -> bool:
+        """Return whether the result has the values of the first argument, in the same dtype.
+
+        A cast back to `narrow`, which a run of a wider dtype should not have, counts too.
+        """
         tensors = self.tensors
         if not isinstance(result, Tensor) or not tensors:
             return False
-        same = result.dtype == tensors[0].dtype and result.shape == tensors[0].shape
+        dtypes = (tensors[0].dtype, narrow)
+        same = result.dtype in dtypes and result.shape == tensors[0].shape
         return same and (self.name in _HANDED_ON or self.name in _CASTS)
 
     def with_tensors(self, function: Callable[[Tensor], Tensor]) -> "Call":

@@ -59,11 +59,13 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         self._names = {id(tensor): name for name, tensor in state.items()}
         self._cast: list[Tensor] = []  # of arrays of the state, held for their identity
         self._widening = widening
+        self._narrow = None if widening is None else widening[0]
         self._followed: dict[int, Followed] = {}
         self._places = [Place(path="", number=0)]
         self._calls = 0
         self._is_paused = False
         self.notes: dict[str, None] = {}
+        self.drops = False
 
     @contextlib.contextmanager
     def follow(self, root: nn.Module) -> Iterator[None]:
@@ -99,7 +101,7 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         if self._widening is not None:
             call = widen(call, *self._widening)
         if call.is_drawn:
-            self.note(f"{call.name} draws numbers; every run draws the same ones.")
+            self.note(f"{call.name} draws numbers; runs of one precision draw the same ones.")
         known = [t for t in call.tensors if id(t) in self._followed or self._is_state(t)]
         known += list(call.module.parameters()) if call.module is not None else []
         if not known:
@@ -153,6 +155,8 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         if followed.is_due:
             followed.is_due = False
             followed.present = self._publish(followed.value, followed.present)
+            own = followed.present
+            self._followed.setdefault(id(own), Followed(own, followed.value, own))
         return followed.present
 
     def _follow(self, call: Call) -> Structure:
@@ -174,7 +178,8 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
                     f"Python reads values by {call.name}; what it does with them is not followed."
                 )
             return result
-        if not changed and call.hands_on(result):
+        # A cast that a run of another precision has no need of is an operation all the same.
+        if not changed and not handle.outputs and call.hands_on(result, narrow=self._narrow):
             return self._hand_on(call.tensors[0], result)
         same = {id(tensor) for tensor in prepared.tensors} - set(changed)
         # A dropout that drops nothing returns its argument: two values need two tensors.
@@ -231,7 +236,7 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         within = 0.0 if call.module is None else dropout_within(call.module)
         if without is not None or within:
             self.note(f"{call.name} takes no numbers of what to drop; it drops nothing here.")
-        return (without or call).run()
+        return _out_of_place(without or call).run()
 
     def _token(self, tensor: Tensor) -> Token:
         followed = self._followed.get(id(tensor))
@@ -280,6 +285,16 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
 
     def _drop(self, call: Call, handle: RecordedCall) -> Tensor:
         raise NotImplementedError
+
+
+def _out_of_place(call: Call) -> Call:
+    """Return the call without `out`, through which no gradient could pass, but with its effect."""
+    out = call.kwargs.get("out")
+    if not isinstance(out, Tensor):
+        return call
+    kwargs = {name: argument for name, argument in call.kwargs.items() if name != "out"}
+    plain = dataclasses.replace(call, kwargs=kwargs)
+    return dataclasses.replace(call, function=lambda *_, **__: out.copy_(plain.run()))
 
 
 def _targets(call: Call, changed: dict[int, Tensor]) -> dict[int, Tensor]:

@@ -196,7 +196,12 @@ def _attention(call: Call, outputs: list[Tensor]) -> Described | None:
 
 def _any_layer(call: Call, outputs: list[Tensor]) -> Described | None:
     del outputs
-    return None if call.module is None else _whole(call, {})
+    return _whole(call, {})
+
+
+def _opaque(call: Call, outputs: list[Tensor]) -> Described:
+    del outputs
+    return _whole(call, {}) or Described(kind="opaque", operands=tuple(call.tensors))
 
 
 def _whole(call: Call, attributes: dict[str, object]) -> Described | None:
@@ -241,5 +246,5 @@ LAYER_READERS: dict[str, Reader] = {
     "lstm_cell": _any_layer,
     "gru_cell": _any_layer,
     "rnn_cell": _any_layer,
-    "opaque": _any_layer,
+    "opaque": _opaque,
 }

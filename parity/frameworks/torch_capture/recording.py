@@ -44,6 +44,7 @@ class Recorder(Follower):
             dtypes={value: self._dtypes[value] for value in sorted(known)},
             inputs=self._inputs,
             outputs=values,
+            notes=tuple(self.notes),
         )
         return Recording(calls=tuple(self._recorded), trace=trace, fragile=frozenset(self._fragile))
 
@@ -61,7 +62,8 @@ class Recorder(Follower):
         }
         weights = {id(tensor) for tensor in slots.values()}
         arguments = call.tensors
-        values = [None if id(t) in weights else self._operand_value(t) for t in arguments]
+        ignored = {*weights, id(call.kwargs.get("out"))}
+        values = [None if id(t) in ignored else self._operand_value(t) for t in arguments]
         by_tensor = {id(t): v for t, v in zip(arguments, values, strict=True) if v is not None}
         operands = [id(tensor) for tensor in described.operands]
         further = [value for tensor, value in by_tensor.items() if tensor not in operands]
@@ -94,6 +96,10 @@ class Recorder(Follower):
     def _drop(self, call: Call, handle: RecordedCall) -> Tensor:
         del handle
         tensor = call.tensors[0]
+        settings = call.bind("input p training").__dict__
+        if settings.get("train", settings["training"]) is not False:
+            self.note(f"{call.name} drops in evaluation too; runs in evaluation keep everything.")
+            self.drops = True
         return tensor.view_as(tensor)
 
     def _operand_value(self, tensor: Tensor) -> ValueId:

@@ -143,11 +143,8 @@ class Replayer(Follower):
             return tensor
         with torch.set_grad_enabled(self._asked.cotangents is not None):
             is_fragile = value in self._recording.fragile
-            computed = tensor
-            if is_fragile:
-                computed = tensor.clone()
-            elif tensor.is_leaf and tensor.requires_grad:
-                computed = tensor.view_as(tensor)
+            # Another tensor than the call's own, which the call may have used within.
+            computed = tensor.clone() if is_fragile else tensor.view_as(tensor)
             onward = self._onward(value, computed)
             return tensor.copy_(onward) if is_fragile else onward
 
@@ -167,8 +164,9 @@ class Replayer(Follower):
     def _drop(self, call: Call, handle: RecordedCall) -> Tensor:
         tensor = call.tensors[0]
         numbers = self._asked.uniforms.get(handle.name)
-        settings = call.bind("input p training inplace")
-        if numbers is None or not self._training or settings.training is False:
+        settings = call.bind("input p training inplace").__dict__
+        is_on = self._training and settings.get("train", settings["training"]) is not False
+        if numbers is None or not is_on:
             return tensor.view_as(tensor)
         attributes = handle.described.attributes
         index = tuple(
@@ -178,7 +176,7 @@ class Replayer(Follower):
         kept = torch.from_numpy(np.array(numbers[index])).to(tensor.device) >= attributes["rate"]
         scale = 1 - attributes["rate"]
         dropped = torch.where(kept, tensor / scale if scale else tensor, 0.0).to(tensor.dtype)
-        return tensor.copy_(dropped) if settings.inplace else dropped
+        return tensor.copy_(dropped) if settings["inplace"] else dropped
 
     def _widened(self, tensor: Tensor, value: ValueId) -> Tensor:
         is_narrow = self._widening is not None and tensor.dtype == self._widening[0]
