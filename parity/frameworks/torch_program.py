@@ -148,6 +148,7 @@ class TorchProgram:
             uniforms=dict(uniforms or {}),
             cotangents=None if cotangents is None else dict(cotangents),
         )
+        self._require_known(asked)
         with self._replay(self._fed(inputs), asked, training=training) as replayer:
             values = {value: _to_numpy(replayer.computed[value]) for value in keep}
             buffers = self._buffers()
@@ -262,6 +263,17 @@ class TorchProgram:
             for (name, tensor), gradient in zip(trained.items(), found[len(leaves) :], strict=True)
         }
         return gradients, parameter_gradients
+
+    def _require_known(self, asked: Asked) -> None:
+        values = [str(value) for value in sorted(asked.values - set(self.trace.shapes))]
+        dropouts = {each.name for each in self.trace.operations if each.kind == "dropout"}
+        names = [repr(name) for name in asked.uniforms if name not in dropouts]
+        if values or names:
+            message = (
+                "torch: expected values and dropouts of the trace; it has no "
+                f"{describe_list([*values, *names])}."
+            )
+            raise CaptureError(message)
 
     def _fed(self, inputs: Sequence[Array]) -> _Arguments:
         expected = len(self.trace.inputs)

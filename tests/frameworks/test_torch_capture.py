@@ -360,11 +360,16 @@ def test_frozen_parameters_are_state_and_not_trained():
     [
         ({"inputs": [X, X]}, "expected 1 inputs; got 2"),
         ({"inputs": [X], "replaced": {0: X[:1]}}, r"shape \(2, 4\) in the place of value 0"),
+        ({"inputs": [X], "keep": [7], "uniforms": {"drop": X}}, "it has no 7, 'drop'"),
+        (
+            {"inputs": [X], "training": True, "uniforms": {"0": X[0]}},
+            r"0: expected numbers of shape \(2, 4\); got \(4,\)",
+        ),
     ],
-    ids=["inputs", "replacement"],
+    ids=["inputs", "replacement", "names", "numbers"],
 )
 def test_arrays_that_do_not_fit_a_run_are_refused(settings, message):
-    program = capture_torch(nn.Linear(4, 2), X)
+    program = capture_torch(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2)), X)
 
     with pytest.raises(CaptureError, match=message):
         program.run(**settings)
