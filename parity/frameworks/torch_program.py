@@ -1,7 +1,6 @@
 """`capture_torch`: any PyTorch module or function behind the protocol `Program`."""
 
 import contextlib
-import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,34 +20,26 @@ from parity.frameworks.torch_capture.structures import (
     replace_tensors,
     tensors_of,
 )
+from parity.frameworks.torch_capture.subject import (
+    Arguments,
+    Subject,
+    call_model,
+    cast,
+    copied_model,
+    device_of,
+    formatted,
+    moved,
+    prepared,
+    state_of,
+    trained_of,
+)
 
-_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-# Torch's own bookkeeping, which no other framework has.
-_UNTRACKED = "num_batches_tracked"
 _DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     "float64": torch.float64,
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Subject:
-    """A model of this program's own.
-
-    Attributes:
-        root: Holds the layers and the state.
-        call: What is called, `root` itself or a method of it, or a function.
-        arguments: Positional and keyword arguments as they were traced.
-        memory_format: Of inputs of four axes.
-    """
-
-    root: nn.Module
-    call: Callable[..., Any]
-    arguments: _Arguments
-    memory_format: torch.memory_format = torch.contiguous_format
 
 
 def capture_torch(
@@ -65,11 +56,11 @@ def capture_torch(
     Raises:
         CaptureError: If the model cannot be copied, called on the inputs or followed.
     """
-    root, call = _copied(model)
+    root, call = copied_model(model)
     positional = tuple(inputs) if isinstance(inputs, list | tuple) else (inputs,)
     arguments = _as_tensors((positional, dict(keywords or {})))
     dtype = _compute_dtype(root, tensors_of(arguments))
-    subject = _Subject(root=root, call=call, arguments=_cast(arguments, dtype))
+    subject = Subject(root=root, call=call, arguments=cast(arguments, dtype))
     recording = _record(subject, dtype=dtype)
     first = TorchProgram(subject, recording, dtype=dtype)
     notes = dict.fromkeys((*first.trace.notes, *first.training_notes(), *_half_notes(first)))
@@ -84,7 +75,7 @@ class TorchProgram:
 
     def __init__(
         self,
-        subject: _Subject,
+        subject: Subject,
         recording: Recording,
         *,
         dtype: torch.dtype,
@@ -108,15 +99,15 @@ class TorchProgram:
 
     def state(self) -> State:
         """See `Program.state`."""
-        return {name: _to_numpy(tensor) for name, tensor in _state(self._subject.root).items()}
+        return {name: _to_numpy(tensor) for name, tensor in state_of(self._subject.root).items()}
 
     def parameter_names(self) -> tuple[str, ...]:
         """See `Program.parameter_names`."""
-        return tuple(_trained(self._subject.root))
+        return tuple(trained_of(self._subject.root))
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """See `Program.load_state`."""
-        tensors = _state(self._subject.root)
+        tensors = state_of(self._subject.root)
         unknown = sorted(set(state) - set(tensors))
         misfits = [
             f"{name}: expected shape {tuple(tensors[name].shape)}; got {np.shape(array)}"
@@ -148,6 +139,7 @@ class TorchProgram:
             uniforms=dict(uniforms or {}),
             cotangents=None if cotangents is None else dict(cotangents),
         )
+        self._require_known(asked)
         with self._replay(self._fed(inputs), asked, training=training) as replayer:
             values = {value: _to_numpy(replayer.computed[value]) for value in keep}
             buffers = self._buffers()
@@ -168,7 +160,7 @@ class TorchProgram:
             raise CaptureError(message)
         target = _DTYPES[dtype]
         is_wider = target.itemsize > self._dtype.itemsize
-        subject = _moved(self._subject, dtype=target)
+        subject = moved(self._subject, dtype=target)
         program = TorchProgram(
             subject,
             self._recording,
@@ -181,7 +173,7 @@ class TorchProgram:
 
     def channels_last(self) -> "TorchProgram":
         """Return a program of the same model, state and trace with channels last in memory."""
-        subject = _moved(self._subject, memory_format=torch.channels_last)
+        subject = moved(self._subject, memory_format=torch.channels_last)
         return TorchProgram(subject, self._recording, dtype=self._dtype, widening=self._widening)
 
     def training_notes(self) -> tuple[str, ...]:
@@ -192,8 +184,8 @@ class TorchProgram:
         except CaptureError as error:
             return (f"Not to be compared in training: {error}",)
 
-    def _traced(self) -> _Arguments:
-        arguments: _Arguments = replace_tensors(self._subject.arguments, Tensor.clone)
+    def _traced(self) -> Arguments:
+        arguments: Arguments = replace_tensors(self._subject.arguments, Tensor.clone)
         return arguments
 
     def _require_width(self, *, narrow: torch.dtype) -> None:
@@ -213,30 +205,32 @@ class TorchProgram:
             raise CaptureError(message)
 
     @contextlib.contextmanager
-    def _replay(self, arguments: _Arguments, asked: Asked, *, training: bool) -> Iterator[Replayer]:
+    def _replay(self, arguments: Arguments, asked: Asked, *, training: bool) -> Iterator[Replayer]:
         """Run the model; its buffers are put back when the context is left."""
         root = self._subject.root
         replayer = Replayer(
-            _state(root), self._recording, asked, training=training, widening=self._widening
+            state_of(root), self._recording, asked, training=training, widening=self._widening
         )
         fed = iter(replayer.feed(tensors_of(arguments)))
         args, kwargs = replace_tensors(arguments, lambda _: next(fed))
-        with _prepared(root, training=training, dtype=self._dtype):
+        with prepared(root, training=training, dtype=self._dtype):
             with torch.set_grad_enabled(asked.cotangents is not None), replayer.follow(root):
-                outputs = _called(self._subject.call, args, kwargs)
+                outputs = call_model(self._subject.call, args, kwargs)
             with torch._C.DisableTorchFunction():
                 replayer.finish(named_tensors(outputs))
             yield replayer
 
     def _buffers(self) -> State:
         root = self._subject.root
-        trained = _trained(root)
+        trained = trained_of(root)
         return {
-            name: _to_numpy(tensor) for name, tensor in _state(root).items() if name not in trained
+            name: _to_numpy(tensor)
+            for name, tensor in state_of(root).items()
+            if name not in trained
         }
 
     def _gradients(self, replayer: Replayer, asked: Asked) -> tuple[dict[ValueId, Array], State]:
-        trained = _trained(self._subject.root)
+        trained = trained_of(self._subject.root)
         leaves = {
             value: replayer.leaves[value]
             for value in asked.keep
@@ -263,20 +257,31 @@ class TorchProgram:
         }
         return gradients, parameter_gradients
 
-    def _fed(self, inputs: Sequence[Array]) -> _Arguments:
+    def _require_known(self, asked: Asked) -> None:
+        values = [str(value) for value in sorted(asked.values - set(self.trace.shapes))]
+        dropouts = {each.name for each in self.trace.operations if each.kind == "dropout"}
+        names = [repr(name) for name in asked.uniforms if name not in dropouts]
+        if values or names:
+            message = (
+                "torch: expected values and dropouts of the trace; it has no "
+                f"{describe_list([*values, *names])}."
+            )
+            raise CaptureError(message)
+
+    def _fed(self, inputs: Sequence[Array]) -> Arguments:
         expected = len(self.trace.inputs)
         if len(inputs) != expected:
             message = f"torch: expected {expected} inputs; got {len(inputs)}."
             raise CaptureError(message)
         given = iter(inputs)
-        device = _device(self._subject.root)
+        device = device_of(self._subject.root)
 
         def fed(traced: Tensor) -> Tensor:
             tensor = torch.from_numpy(np.array(next(given), copy=True)).to(device)
             tensor = tensor.to(traced.dtype) if traced.is_floating_point() else tensor
-            return _formatted(tensor, self._subject.memory_format)
+            return formatted(tensor, self._subject.memory_format)
 
-        arguments: _Arguments = replace_tensors(self._subject.arguments, fed)
+        arguments: Arguments = replace_tensors(self._subject.arguments, fed)
         return arguments
 
 
@@ -293,7 +298,7 @@ def _half_notes(program: TorchProgram) -> tuple[str, ...]:
     return (f"{describe_list(names)}: computed in 16 bits, in runs of every precision.",)
 
 
-def _record(subject: _Subject, *, dtype: torch.dtype) -> Recording:
+def _record(subject: Subject, *, dtype: torch.dtype) -> Recording:
     """Record the model in evaluation mode, and check that following it changes nothing.
 
     Raises:
@@ -301,15 +306,15 @@ def _record(subject: _Subject, *, dtype: torch.dtype) -> Recording:
     """
     with torch.no_grad():
         args, kwargs = replace_tensors(subject.arguments, Tensor.clone)
-        recorder = Recorder(_state(subject.root), tensors_of((args, kwargs)))
-        with _prepared(subject.root, training=False, dtype=dtype):
+        recorder = Recorder(state_of(subject.root), tensors_of((args, kwargs)))
+        with prepared(subject.root, training=False, dtype=dtype):
             with recorder.follow(subject.root):
-                followed = named_tensors(_called(subject.call, args, kwargs))
+                followed = named_tensors(call_model(subject.call, args, kwargs))
             with torch._C.DisableTorchFunction():
                 recording = recorder.recording(followed)
         args, kwargs = replace_tensors(subject.arguments, Tensor.clone)
-        with _prepared(subject.root, training=False, dtype=dtype):
-            plain = named_tensors(_called(subject.call, args, kwargs))
+        with prepared(subject.root, training=False, dtype=dtype):
+            plain = named_tensors(call_model(subject.call, args, kwargs))
     if not recorder.drops:
         _require_same(followed, plain)
     return recording
@@ -335,110 +340,6 @@ def _require_same(followed: Mapping[str, Tensor], plain: Mapping[str, Tensor]) -
         raise CaptureError(message)
 
 
-def _copied(model: Callable[..., Any]) -> tuple[nn.Module, Callable[..., Any]]:
-    """Return a copy's layers, and what is called."""
-    owner = getattr(model, "__self__", model)
-    try:
-        twin = copy.deepcopy(owner if isinstance(owner, nn.Module) else model)
-    except Exception as error:
-        message = (
-            f"torch: expected a model that `copy.deepcopy` can copy; {type(model).__name__} cannot "
-            f"be: {error}"
-        )
-        raise CaptureError(message) from error
-    if isinstance(owner, nn.Module):
-        name = "__call__" if owner is model else model.__name__
-        return twin, (twin if name == "__call__" else getattr(twin, name))
-    return nn.Module(), twin
-
-
-def _called(call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Structure:
-    try:
-        return call(*args, **kwargs)
-    except CaptureError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(t.shape)) for t in tensors_of((args, kwargs)))
-        message = (
-            f"torch: the model cannot be called on inputs of shapes {shapes}: "
-            f"{type(error).__name__}: {error}"
-        )
-        raise CaptureError(message) from error
-
-
-@contextlib.contextmanager
-def _prepared(root: nn.Module, *, training: bool, dtype: torch.dtype) -> Iterator[None]:
-    """Set mode, precision and seed for one run, and put back what it changes."""
-    modes = {module: module.training for module in root.modules()}
-    buffers = [(module, dict(module._buffers.items())) for module in root.modules()]
-    before = [
-        (buffer, buffer.clone())
-        for _, own in buffers
-        for buffer in own.values()
-        if buffer is not None
-    ]
-    default = torch.get_default_dtype()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        try:
-            torch.backends.mha.set_fastpath_enabled(False)
-            torch.set_default_dtype(dtype)
-            root.train(training)
-            yield
-        finally:
-            torch.set_default_dtype(default)
-            torch.backends.mha.set_fastpath_enabled(fast)
-            for module, mode in modes.items():
-                module.training = mode
-            for module, own in buffers:
-                if not isinstance(module, torch.jit.ScriptModule):
-                    module._buffers.clear()
-                    module._buffers.update(own)
-            with torch.no_grad():
-                for buffer, content in before:
-                    buffer.copy_(content)
-
-
-def _state(root: nn.Module) -> dict[str, Tensor]:
-    """Return parameters and buffers by their first name, persistent ones only."""
-    transient = {
-        f"{path}.{name}" if path else name
-        for path, module in root.named_modules(remove_duplicate=False)
-        for name in module._non_persistent_buffers_set
-    }
-    buffers = {
-        name: buffer
-        for name, buffer in root.named_buffers()
-        if name not in transient and not name.endswith(_UNTRACKED)
-    }
-    return {**dict(root.named_parameters()), **buffers}
-
-
-def _trained(root: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in root.named_parameters() if tensor.requires_grad}
-
-
-def _moved(
-    subject: _Subject,
-    *,
-    dtype: torch.dtype | None = None,
-    memory_format: torch.memory_format | None = None,
-) -> _Subject:
-    """Return a copy of a subject in another dtype or memory format."""
-    memory_format = memory_format or subject.memory_format
-    # Copied together, as what is called may be a method of a layer.
-    root, call = copy.deepcopy((subject.root, subject.call))
-    root = root.to(dtype=dtype).to(memory_format=memory_format)
-    arguments = subject.arguments if dtype is None else _cast(subject.arguments, dtype)
-    return _Subject(
-        root=root,
-        call=call,
-        arguments=replace_tensors(arguments, lambda t: _formatted(t, memory_format)),
-        memory_format=memory_format,
-    )
-
-
 def _as_tensors(structure: Structure) -> Structure:
     if isinstance(structure, np.ndarray):
         return torch.from_numpy(np.array(structure, copy=True))
@@ -449,24 +350,9 @@ def _as_tensors(structure: Structure) -> Structure:
     return structure.detach().clone() if isinstance(structure, Tensor) else structure
 
 
-def _cast(arguments: _Arguments, dtype: torch.dtype) -> _Arguments:
-    cast: _Arguments = replace_tensors(
-        arguments, lambda t: t.to(dtype) if t.is_floating_point() else t
-    )
-    return cast
-
-
 def _compute_dtype(root: nn.Module, inputs: Sequence[Tensor]) -> torch.dtype:
     floats = [t for t in (*root.parameters(), *inputs) if t.is_floating_point()]
     return floats[0].dtype if floats else torch.get_default_dtype()
-
-
-def _device(root: nn.Module) -> torch.device:
-    return next((t.device for t in root.parameters()), torch.device("cpu"))
-
-
-def _formatted(tensor: Tensor, memory_format: torch.memory_format) -> Tensor:
-    return tensor.contiguous(memory_format=memory_format) if tensor.dim() == 4 else tensor
 
 
 def _like(array: Array, tensor: Tensor) -> Tensor:

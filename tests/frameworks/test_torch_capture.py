@@ -44,7 +44,8 @@ class Casting(nn.Module):
 
     def forward(self, x):
         y = self.dense(x.float()).to(torch.float32) @ self.matrix
-        return torch.softmax(y, -1, dtype=torch.float32) + torch.ones(4, dtype=torch.float32) / 3
+        shift = torch.ones(4, dtype=torch.float32) / 3 + torch.full((4,), 1 / 3)
+        return torch.softmax(y, -1, dtype=torch.float32) + shift
 
 
 class Function(nn.Module):
@@ -104,6 +105,39 @@ def test_functions_and_methods_are_models_too():
 
     assert_identical(output_of(capture_torch(torch.neg, X)), -X)
     assert capture_torch(method, (X, X)).parameter_names() == ("weight", "bias")
+
+
+def test_call_in_place_gives_new_values_to_what_shares_its_memory():
+    def call(x):
+        y = x * 1
+        y[:, 0] += 1
+        return y * 3
+
+    operations = capture_torch(call, X).trace.operations
+
+    assert [(o.kind, o.inputs, o.outputs) for o in operations] == [
+        ("multiply", (0,), (1,)),
+        ("slice", (1,), (2,)),
+        ("add_", (2, 1), (3, 4)),
+        ("setitem", (4, 3), (5,)),
+        ("multiply", (5,), (7,)),
+    ]
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.Flatten()], ids=["dropout", "flatten"])
+def test_layer_that_returns_its_input_makes_another_value(layer):
+    trace = capture_torch(Function(lambda layer, x: layer(x) + x, layer), X).trace
+
+    assert [operation.inputs for operation in trace.operations] == [(0,), (1, 0)]
+
+
+def test_values_that_reach_no_output_are_left_out():
+    program = capture_torch(Function(lambda dense, x: (dense(x), x.exp())[1]), X)
+
+    run = program.run([X], cotangents={program.trace.outputs[""]: X})
+
+    assert [operation.kind for operation in program.trace.operations] == ["exp"]
+    assert_identical(run.parameter_gradients["layer.bias"], np.zeros(4, np.float32))
 
 
 def test_tied_weights_share_their_first_name():
@@ -197,7 +231,7 @@ def test_float64_reaches_explicit_casts_and_constants():
         (4, 4), np.float32(1 / 3), np.float64
     )
     exponents = np.exp(logits)
-    expected = exponents / exponents.sum(-1, keepdims=True) + 1 / 3
+    expected = exponents / exponents.sum(-1, keepdims=True) + 2 / 3
     assert_close(output_of(program), expected, atol=1e-15, rtol=1e-14)
 
 
@@ -241,8 +275,11 @@ def test_attention_in_training_drops_nothing_and_says_so():
 
 def test_numbers_drawn_in_the_model_are_the_same_in_every_run():
     program = capture_torch(lambda x: x + torch.rand_like(x), X)
+    before = output_of(program)
 
-    assert_identical(output_of(program), output_of(program))
+    torch.rand(3)
+
+    assert_identical(output_of(program), before)
 
 
 def test_run_that_branches_otherwise_is_refused():
@@ -323,11 +360,16 @@ def test_frozen_parameters_are_state_and_not_trained():
     [
         ({"inputs": [X, X]}, "expected 1 inputs; got 2"),
         ({"inputs": [X], "replaced": {0: X[:1]}}, r"shape \(2, 4\) in the place of value 0"),
+        ({"inputs": [X], "keep": [7], "uniforms": {"drop": X}}, "it has no 7, 'drop'"),
+        (
+            {"inputs": [X], "training": True, "uniforms": {"0": X[0]}},
+            r"0: expected numbers of shape \(2, 4\); got \(4,\)",
+        ),
     ],
-    ids=["inputs", "replacement"],
+    ids=["inputs", "replacement", "names", "numbers"],
 )
 def test_arrays_that_do_not_fit_a_run_are_refused(settings, message):
-    program = capture_torch(nn.Linear(4, 2), X)
+    program = capture_torch(nn.Sequential(nn.Dropout(0.5), nn.Linear(4, 2)), X)
 
     with pytest.raises(CaptureError, match=message):
         program.run(**settings)

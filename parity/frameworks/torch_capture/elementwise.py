@@ -167,7 +167,15 @@ def _clip(call: Call, outputs: list[Tensor], *, names: str) -> Described | None:
         low, high = (-1.0 if low is None else low), (1.0 if high is None else high)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
         return None
-    return Described(kind="clip", operands=(_first(call),), attributes={"low": low, "high": high})
+    return Described(
+        kind="clip",
+        operands=(_first(call),),
+        attributes={"low": _number(low), "high": _number(high)},
+    )
+
+
+def _number(bound: float | None) -> float | None:
+    return None if bound is None else float(bound)
 
 
 def _cast(call: Call, outputs: list[Tensor]) -> Described:

@@ -168,6 +168,12 @@ class Replayer(Follower):
         is_on = self._training and settings.get("train", settings["training"]) is not False
         if numbers is None or not is_on:
             return tensor.view_as(tensor)
+        if tuple(numbers.shape) != tuple(tensor.shape):
+            message = (
+                f"{handle.name}: expected numbers of shape {tuple(tensor.shape)}; "
+                f"got {tuple(numbers.shape)}."
+            )
+            raise CaptureError(message)
         attributes = handle.described.attributes
         index = tuple(
             slice(0, 1) if axis in attributes["shared_axes"] else slice(None)
