@@ -88,6 +88,29 @@ TABLE = (
         module=(*CORE, "parity.runtime", "conversion.layouts"),
         deferred=(*FRAMEWORKS, "models_torch", "models_keras"),
     ),
+    # Models of random plans: what both sides share knows no framework.
+    Row(owner="parity.frameworks.pairs.plan", module=SPEC),
+    *(
+        Row(
+            owner=f"parity.frameworks.pairs.torch_{part}",
+            module=(*SPEC, "parity.rng", "parity.frameworks.pairs", "torch"),
+            deferred=("models_torch",),
+        )
+        for part in ("side", "layers", "recurrent")
+    ),
+    *(
+        Row(
+            owner=f"parity.frameworks.pairs.keras_{part}",
+            module=(*SPEC, "parity.rng", "parity.frameworks.pairs", "conversion.layouts", "keras"),
+            deferred=("models_keras",),
+        )
+        for part in ("side", "layers", "recurrent", "tensors")
+    ),
+    Row(
+        owner="parity.testing.pairs",
+        module=(*CORE, "parity.testing", "parity.frameworks.pairs.plan"),
+        deferred=("parity.frameworks", "parity.runtime"),
+    ),
     Row(
         owner="parity.frameworks.torch_net",
         module=(*SPEC, "parity.runtime", "parity.frameworks", "torch"),
