@@ -116,9 +116,12 @@ def _strided(draw: Drawing, x: str) -> str:
 
 def _plain_conv(draw: Drawing, x: str) -> str:
     kernel = draw.pick(((3, 3), (3, 3), (2, 2), (1, 1), (3, 2), (4, 4), (5, 3)))
-    dilation = 2 if kernel == (3, 3) and draw.chance(0.4) else 1
-    x = conv(draw, x, draw.pick((6, 8, 12)), kernel=kernel, dilation=dilation)
+    x = conv(draw, x, draw.pick((6, 8, 12)), kernel=kernel)
     return activation(draw, norm(draw, x))
+
+
+def _dilated(draw: Drawing, x: str) -> str:
+    return activation(draw, norm(draw, conv(draw, x, draw.pick((6, 8)), dilation=2)))
 
 
 def _downsampling(draw: Drawing, x: str) -> str:
@@ -196,8 +199,8 @@ def _upsampled(draw: Drawing, x: str) -> str:
 
 
 _SHRINKING = (_downsampling, _pooled)
-_KEEPING = (_plain_conv, _grouped, _separable, _residual, _branches, _squeeze)
-_SMALLEST_SIDE, _LARGEST_SIDE = 4, 16
+_KEEPING = (_plain_conv, _dilated, _grouped, _separable, _residual, _branches, _squeeze)
+_SMALLEST_SIDE, _LARGEST_SIDE = 4, 18
 
 
 def _block(draw: Drawing, x: str) -> str:
@@ -206,7 +209,7 @@ def _block(draw: Drawing, x: str) -> str:
     if side > _SMALLEST_SIDE:
         makers += [*_SHRINKING, *_SHRINKING]
     if max(draw.shape(x)[1:]) * 2 <= _LARGEST_SIDE:
-        makers.append(_upsampled)
+        makers += [_upsampled, _upsampled, _upsampled]
     maker = draw.pick(makers)
     is_grouped = draw.chance(0.5)
     if is_grouped:
@@ -241,7 +244,7 @@ def _maybe_softmax(draw: Drawing, x: str, *, probability: float) -> str:
 def convolutional(seed: int) -> Plan:
     """Return a random convolutional network."""
     sizes = stream(seed, "pair size")
-    height, width = (int(side) for side in sizes.choice((8, 9, 11, 12), size=2))
+    height, width = (int(side) for side in sizes.choice((7, 8, 9, 12), size=2))
     draw = Drawing(seed, "cnn", input_shape=(3, height, width))
     x = activation(draw, norm(draw, conv(draw, INPUT, draw.pick((6, 8)))))
     for _ in range(draw.pick((1, 2, 3))):
@@ -268,7 +271,7 @@ def _recurrent_weights(
 def recurrent(seed: int) -> Plan:
     """Return a random network of an LSTM or a GRU over embedded ids, or over features."""
     from_ids = bool(stream(seed, "pair input").random() < 0.6)
-    shape = (7,) if from_ids else (7, 5)
+    shape = (5,) if from_ids else (5, 4)
     draw = Drawing(seed, "sequence", input_shape=shape, vocabulary=11 if from_ids else 0)
     x = INPUT
     if from_ids:

@@ -1,14 +1,13 @@
 """What the two sides of a pair compute in float64, with the same names and layouts."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.frameworks.pairs.plan import SIDES, Array, Plan, Side
-from parity.testing.pairs.pair import Pair, build_side, draw_inputs
+from parity.frameworks.pairs.plan import Array, Built, Plan, Side
+from parity.testing.pairs.pair import build_side, draw_inputs
 
 # Quantity (`output`, `input gradient`, `gradient <slot>`, `buffer <slot>`) -> array.
 Quantities = dict[str, Array]
@@ -32,72 +31,88 @@ class Outcome:
 def measure_side(plan: Plan, side: Side, cotangent: Array) -> Outcome:
     """Run a framework's model of a plan in float64, dropouts as the seed says.
 
-    Gradients and buffers are in the layout of the framework.
+    Gradients and buffers have the framework's layout, torch's the names of the plan's weights.
 
     Args:
         plan: Of either side of a pair.
         side: Framework.
         cotangent: Weights of the linear loss, in torch's layout.
     """
+    return measure_built(plan, side, build_measured(plan, side), cotangent)
+
+
+def build_measured(plan: Plan, side: Side) -> Built:
+    """Return a framework's float64 model, its dropouts as the seed says."""
+    return build_side(plan, side, dtype="float64", fixed_dropout=True)
+
+
+def measure_built(plan: Plan, side: Side, built: Built, cotangent: Array) -> Outcome:
+    """Run a model that was built by `build_measured`, whose buffers move."""
     measure = _measure_torch if side == "torch" else _measure_keras
+    inputs = draw_inputs(plan)
+    widened = inputs.astype(np.float64) if inputs.dtype.kind == "f" else inputs
+    # Training moves the buffers, so it comes last.
     return Outcome(
-        evaluation=measure(plan, cotangent, training=False),
-        training=measure(plan, cotangent, training=True),
+        evaluation=measure(built, widened, cotangent, training=False),
+        training=measure(built, widened, cotangent, training=True),
     )
 
 
-def clean_gap(pair: Pair) -> float:
-    """Return the largest gap between the two sides of a clean pair, in float64.
+def _measure_torch(
+    built: Built, inputs: NDArray[Any], cotangent: Array, *, training: bool
+) -> Quantities:
+    from parity.frameworks.torch_layer import run_torch_layer
 
-    Each quantity is judged against its own scale, gradients against the largest of the pass.
-    Running variances after training are left out: torch's are unbiased, Keras's are not.
-    """
-    cotangent = pair.cotangent()
-    torch, keras = (measure_side(pair.plan(side), side, cotangent) for side in SIDES)
-    gaps = [
-        largest_gap(actual, in_keras_layout(pair.plan("torch"), expected), common_only=False)
-        for actual, expected in (
-            (keras.evaluation, torch.evaluation),
-            (_without_variances(keras.training), _without_variances(torch.training)),
+    model = built.model.train(training)
+    named = list(model.named_parameters())
+    frozen = [(name, array) for name, array in named if not array.requires_grad]
+    # The backward pass asks for every parameter's.
+    model.requires_grad_()
+    outcome = run_torch_layer(model, [inputs], cotangent)
+    for _, array in frozen:
+        array.requires_grad_(requires_grad=False)
+    quantities = {"output": outcome.outputs}
+    quantities |= dict(zip(["input gradient"], outcome.input_gradients, strict=False))
+    left_out = {name for name, _ in frozen}
+    for name, gradient in outcome.parameter_gradients.items():
+        if name not in left_out:
+            quantities[f"gradient {built.slots[name]}"] = gradient
+    for name, array in outcome.buffers.items():
+        if name in built.slots:
+            quantities[f"buffer {built.slots[name]}"] = array
+    return quantities
+
+
+def _measure_keras(
+    built: Built, inputs: NDArray[Any], cotangent: Array, *, training: bool
+) -> Quantities:
+    from parity import runtime
+    from parity.frameworks.keras_layer import run_keras_layer
+
+    with runtime.precision("float64"), runtime.without_retracing_advice():
+        outcome = run_keras_layer(
+            built.model,
+            [_channels_last(inputs)],
+            cotangent,
+            arguments={"training": training},
         )
-    ]
-    return max(gaps)
+    quantities = {"output": outcome.outputs}
+    for gradient in outcome.input_gradients:
+        is_image = gradient.ndim == 4
+        quantities["input gradient"] = gradient.transpose(0, 3, 1, 2) if is_image else gradient
+    quantities |= {f"gradient {name}": g for name, g in outcome.parameter_gradients.items()}
+    return quantities | {f"buffer {name}": array for name, array in outcome.buffers.items()}
 
 
-def largest_gap(actual: Quantities, expected: Quantities, *, common_only: bool) -> float:
-    """Return the largest gap of two passes relative to scale; infinite where shapes differ.
-
-    Args:
-        actual: What is judged.
-        expected: What it is judged against.
-        common_only: Whether quantities that only one of the two has are left out; otherwise they
-            are an infinite gap.
-    """
-    if not common_only and set(actual) - set(expected):
-        return math.inf
-    gradients = [float(np.abs(a).max()) for name, a in expected.items() if "gradient" in name]
-    scales = {name: float(np.abs(array).max()) for name, array in expected.items()}
-    scales |= {name: max(gradients) for name in expected if "gradient" in name}
-    gaps = [0.0]
-    for name in set(actual) & set(expected):
-        if actual[name].shape != expected[name].shape:
-            return math.inf
-        gap = float(np.abs(actual[name] - expected[name]).max())
-        if not math.isfinite(gap):
-            return math.inf
-        gaps.append(gap / scales[name] if scales[name] else gap)
-    return max(gaps)
-
-
-def _without_variances(quantities: Quantities) -> Quantities:
-    kinds = ("running_var", "moving_variance")
-    return {name: array for name, array in quantities.items() if not name.endswith(kinds)}
-
-
-def in_keras_layout(plan: Plan, quantities: Quantities) -> Quantities:
+def in_keras_layout(plan: Plan, quantities: Quantities, built: Built) -> Quantities:
     """Return torch's quantities as Keras names and lays them out, to compare the two sides.
 
     Gradients of two biases that Keras keeps as their sum are one and the same, and count once.
+
+    Args:
+        plan: Of both sides.
+        quantities: Of torch.
+        built: Keras's model.
     """
     from parity import runtime
     from parity.frameworks.keras_layer import layer_variables
@@ -110,68 +125,13 @@ def in_keras_layout(plan: Plan, quantities: Quantities) -> Quantities:
         if kind in ("gradient", "buffer"):
             is_second = name.partition(".")[0] in lstms and ".bias_hh" in name
             given[name] = np.zeros_like(array) if is_second else array
-    model = build_side(plan, "keras", dtype="float64").model
     with runtime.precision("float64"):
-        moved = keras_arrays(plan.with_weights(given), model)
-    variables = layer_variables(model)
-    kinds = {name: "gradient" if v.trainable else "buffer" for name, v in variables.items()}
+        moved = keras_arrays(plan.with_weights(given), built.model)
     whole = {name: quantities[name] for name in _WHOLE if name in quantities}
+    variables = layer_variables(built.model)
+    kinds = {path: "gradient" if variables[path].trainable else "buffer" for path in moved}
     return whole | {f"{kinds[path]} {path}": array for path, array in moved.items()}
-
-
-def _measure_torch(plan: Plan, cotangent: Array, *, training: bool) -> Quantities:
-    from parity.frameworks.torch_layer import run_torch_layer
-
-    built = build_side(plan, "torch", dtype="float64", fixed_dropout=True)
-    model = built.model.train(training)
-    frozen = {name for name, array in model.named_parameters() if not array.requires_grad}
-    # The backward pass asks for every parameter's.
-    model.requires_grad_()
-    outcome = run_torch_layer(model, [_widened(draw_inputs(plan))], cotangent)
-    quantities = {"output": outcome.outputs}
-    if outcome.input_gradients:
-        quantities["input gradient"] = outcome.input_gradients[0]
-    for name, gradient in outcome.parameter_gradients.items():
-        if name not in frozen:
-            quantities[f"gradient {built.slots[name]}"] = gradient
-    for name, array in outcome.buffers.items():
-        if name in built.slots:
-            quantities[f"buffer {built.slots[name]}"] = array
-    return quantities
-
-
-def _measure_keras(plan: Plan, cotangent: Array, *, training: bool) -> Quantities:
-    from parity import runtime
-
-    model = build_side(plan, "keras", dtype="float64", fixed_dropout=True).model
-    from parity.frameworks.keras_layer import run_keras_layer
-
-    inputs, d_outputs = (_channels_last(array) for array in (draw_inputs(plan), cotangent))
-    with runtime.precision("float64"):
-        outcome = run_keras_layer(
-            model, [_widened(inputs)], d_outputs, arguments={"training": training}
-        )
-    quantities = {"output": outcome.outputs}
-    if outcome.input_gradients:
-        gradient = outcome.input_gradients[0]
-        is_image = gradient.ndim == 4
-        quantities["input gradient"] = gradient.transpose(0, 3, 1, 2) if is_image else gradient
-    quantities |= {f"gradient {name}": g for name, g in outcome.parameter_gradients.items()}
-    return quantities | {f"buffer {name}": array for name, array in outcome.buffers.items()}
 
 
 def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
-
-
-def _widened(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(np.float64) if array.dtype.kind == "f" else array
-
-
-def float32_kinds(plan: Plan) -> tuple[str, ...]:
-    """Return what Keras on tensorflow computes with float32 constants, whatever its dtype.
-
-    Source: tensorflow 2.21.0, tf.nn.gelu, tf.nn.leaky_relu and tf.image.resize.
-    """
-    words = {str(node.settings.get("function") or node.settings.get("mode")) for node in plan.nodes}
-    return tuple(sorted(words & {"gelu", "leaky_relu", "bilinear"}))

@@ -31,14 +31,12 @@ class SeededFault:
             `gradients`.
         effect: Largest change of what the candidate computes, relative to the scale of the
             quantity, in float64.
-        clean_gap: The same between the two sides of the clean pair.
     """
 
     kind: str
     layer: str
     phase: Phase
-    effect: float = 0.0
-    clean_gap: float = 0.0
+    effect: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +110,10 @@ class Pair:
         return {name: {side: paths[side].get(name, "") for side in SIDES} for name in names}
 
 
+# The convolutional family has the most kinds of nodes, and two shares.
+_SHARES = (*FAMILIES, "cnn")
+
+
 def draw_pair(seed: int, *, family: str | None = None) -> Pair:
     """Return a random clean pair, the same for a seed.
 
@@ -120,7 +122,7 @@ def draw_pair(seed: int, *, family: str | None = None) -> Pair:
         family: One of `FAMILIES`; drawn if None.
     """
     generator = stream(seed, "pair draw")
-    drawn = sorted(FAMILIES)[int(generator.integers(len(FAMILIES)))]
+    drawn = _SHARES[int(generator.integers(len(_SHARES)))]
     plan = _measured(FAMILIES[family or drawn](seed))
     is_reordered = any(node.styles.get("keras") == "reordered" for node in plan.nodes)
     return Pair(
@@ -147,10 +149,16 @@ def build_side(plan: Plan, side: Side, *, dtype: str, fixed_dropout: bool = Fals
         return build_keras(plan, fixed_dropout=fixed_dropout)
 
 
-def draw_inputs(plan: Plan) -> NDArray[Any]:
-    """Return a batch in torch's layout."""
-    generator = stream(plan.seed, "pair inputs")
-    shape = (BATCH, *plan.input_shape)
+def draw_inputs(plan: Plan, *, batch: int = BATCH, purpose: str = "pair inputs") -> NDArray[Any]:
+    """Return a batch in torch's layout.
+
+    Args:
+        plan: Whose inputs they are.
+        batch: Samples.
+        purpose: Key of the stream they are drawn from.
+    """
+    generator = stream(plan.seed, purpose)
+    shape = (batch, *plan.input_shape)
     if plan.vocabulary:
         return generator.integers(0, plan.vocabulary, size=shape)
     return generator.standard_normal(shape).astype(np.float32)
@@ -164,11 +172,12 @@ def output_shape_of(plan: Plan) -> tuple[int, ...]:
 
 
 def _measured(plan: Plan) -> Plan:
-    """Return a plan whose running statistics are those of its inputs."""
+    """Return a plan whose running statistics are those of inputs like its own."""
     if not any(name.endswith(".running_mean") for name in plan.weights):
         return plan
     from parity.frameworks.pairs.torch_side import torch_statistics
 
-    found = torch_statistics(plan, draw_inputs(plan))
+    # Of other inputs than the pair's: statistics of these would hide what evaluation mode is.
+    found = torch_statistics(plan, draw_inputs(plan, batch=16, purpose="pair statistics"))
     statistics = {name: array.astype(np.float32).astype(float) for name, array in found.items()}
     return dataclasses.replace(plan, weights={**plan.weights, **statistics})
