@@ -96,7 +96,7 @@ TABLE = (
             module=(*SPEC, "parity.rng", "parity.frameworks.pairs", "torch"),
             deferred=("models_torch",),
         )
-        for part in ("side", "layers", "recurrent")
+        for part in ("side", "layers", "modules", "recurrent")
     ),
     *(
         Row(
@@ -104,7 +104,7 @@ TABLE = (
             module=(*SPEC, "parity.rng", "parity.frameworks.pairs", "conversion.layouts", "keras"),
             deferred=("models_keras",),
         )
-        for part in ("side", "layers", "recurrent", "tensors")
+        for part in ("side", "activations", "layers", "recurrent", "tensors", "windows")
     ),
     Row(
         owner="parity.testing.pairs",

@@ -88,9 +88,10 @@ def test_sides_of_a_clean_pair_are_one_function(seed):
     assert clean_gap(pair) <= clean_bound(pair.reference)
 
 
+# On jax each shape of each function is compiled: networks of images would take minutes.
 @pytest.mark.backend
-@pytest.mark.parametrize("family", FAMILIES)
-def test_sides_of_each_family_are_one_function(family):
+@pytest.mark.parametrize("family", ["mlp", "sequence"])
+def test_sides_of_a_family_are_one_function_on_each_backend(family):
     pair = draw_pair(3, family=family)
 
     assert clean_gap(pair) <= clean_bound(pair.reference)
