@@ -102,7 +102,7 @@ def test_sides_that_hold_other_weights_are_not_one_function():
     name = next(name for name in pair.reference.weights if name.endswith(".weight"))
     other = pair.candidate.with_weights({name: pair.candidate.weights[name] * 1.001})
 
-    assert clean_gap(dataclasses.replace(pair, candidate=other)) > 1e-6
+    assert clean_gap(dataclasses.replace(pair, candidate=other)) > 1e-5
 
 
 def test_shares_of_the_families_are_alike():
