@@ -101,19 +101,6 @@ TABLE = (
         module=(*CORE, "parity.runtime", "conversion.layouts"),
         deferred=(*FRAMEWORKS, "models_torch", "models_keras"),
     ),
-    # The doors from the comparison of arrays to the user's models.
-    Row(
-        owner="parity.compare.models",
-        module=(*NEUTRAL, "parity.compare", "parity.frameworks.capture"),
-    ),
-    Row(
-        owner="parity.frameworks.torch_objective",
-        module=("numpy", "parity.errors", "parity.frameworks", "torch"),
-    ),
-    Row(
-        owner="parity.frameworks.keras_objective",
-        module=("numpy", "parity.errors", "parity.runtime", "parity.frameworks", "keras"),
-    ),
     # Models of random plans: what both sides share knows no framework.
     Row(owner="parity.frameworks.pairs.plan", module=SPEC),
     *(
@@ -122,7 +109,7 @@ TABLE = (
             module=(*SPEC, "parity.rng", "parity.frameworks.pairs", "torch"),
             deferred=("models_torch",),
         )
-        for part in ("side", "layers", "recurrent")
+        for part in ("side", "layers", "modules", "recurrent")
     ),
     *(
         Row(
@@ -130,7 +117,7 @@ TABLE = (
             module=(*SPEC, "parity.rng", "parity.frameworks.pairs", "conversion.layouts", "keras"),
             deferred=("models_keras",),
         )
-        for part in ("side", "layers", "recurrent", "tensors")
+        for part in ("side", "activations", "layers", "recurrent", "tensors", "windows")
     ),
     Row(
         owner="parity.testing.pairs",

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import importlib
 
 import numpy as np
 import pytest
 
 from parity.errors import SpecError
 from parity.rng import stream
-from parity.testing.assertions import assert_identical
+from parity.testing.assertions import assert_close, assert_identical
 from parity.testing.pairs import (
     FAMILIES,
     FAULTS,
@@ -88,10 +89,11 @@ def test_sides_of_a_clean_pair_are_one_function(seed):
     assert clean_gap(pair) <= clean_bound(pair.reference)
 
 
+# On jax each shape of each function is compiled: networks of images would take minutes.
 @pytest.mark.backend
-@pytest.mark.parametrize("family", FAMILIES)
-def test_sides_of_each_family_are_one_function(family):
-    pair = draw_pair(3, family=family)
+@pytest.mark.parametrize(("family", "seed"), [("mlp", 3), ("sequence", 2)])
+def test_sides_of_a_family_are_one_function_on_each_backend(family, seed):
+    pair = draw_pair(seed, family=family)
 
     assert clean_gap(pair) <= clean_bound(pair.reference)
 
@@ -101,7 +103,7 @@ def test_sides_that_hold_other_weights_are_not_one_function():
     name = next(name for name in pair.reference.weights if name.endswith(".weight"))
     other = pair.candidate.with_weights({name: pair.candidate.weights[name] * 1.001})
 
-    assert clean_gap(dataclasses.replace(pair, candidate=other)) > 1e-6
+    assert clean_gap(dataclasses.replace(pair, candidate=other)) > 1e-5
 
 
 def test_shares_of_the_families_are_alike():
@@ -161,6 +163,19 @@ def test_layer_names_are_those_of_the_built_models():
         units = len(pair.reference.weights[f"{name}.weight"])
         assert torch.get_submodule(paths["torch"]).out_features == units
         assert keras.get_layer(paths["keras"]).units == units
+
+
+def test_models_take_the_inputs_of_their_side():
+    pair = draw_pair(1)
+    inputs = pair.inputs()
+    torch = importlib.import_module("torch")
+
+    outputs = pair.build("torch")(torch.as_tensor(inputs["torch"])).detach().numpy()
+
+    keras_outputs = pair.build("keras")(inputs["keras"], training=False)
+    assert outputs.shape == pair.cotangent().shape
+    assert outputs.shape[:-1] == pair.labels().shape
+    assert_close(np.asarray(keras_outputs), outputs, atol=1e-4, rtol=1e-4)
 
 
 def test_removing_what_was_inserted_gives_the_plan_back():

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 
 from conversion.layouts import keras_variables, to_keras_layout
-from parity.frameworks.pairs.keras_layers import PARTS, Making
-from parity.frameworks.pairs.keras_tensors import Part, Tensor
+from parity.frameworks.pairs.keras_layers import PARTS
+from parity.frameworks.pairs.keras_tensors import Making, Part, Tensor
 from parity.frameworks.pairs.plan import BATCH, INPUT, Array, Built, Plan, group_inputs, is_chain
 from parity.spec.model_spec import ModelSpec
 from parity.spec.paths import keras_name

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from parity.frameworks.pairs.plan import Array
+from parity.frameworks.pairs.plan import Array, Plan
 from parity.rng import stream
 
 Tensor = Any  # of the backend, or a KerasTensor
@@ -33,6 +33,21 @@ class Part:
         """Return what the layer or function makes."""
         function = self.invoke or self.call
         return function(*tensors)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Making:
+    """What a builder of parts is told.
+
+    Attributes:
+        plan: That the node is in.
+        name: Of its main layer; others carry a word behind it.
+        fixed_dropout: Whether dropouts keep what the plan's seed says.
+    """
+
+    plan: Plan
+    name: str
+    fixed_dropout: bool
 
 
 class FixedDropout(keras.layers.Layer):

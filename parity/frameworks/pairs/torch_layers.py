@@ -12,8 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  # the name PyTorch's own documentation uses
 
 from parity.frameworks.pairs.plan import Array, Node, Plan
+from parity.frameworks.pairs.torch_modules import (
+    EmbeddedPositions,
+    FixedDropout,
+    FrozenBatchNorm1d,
+    FrozenBatchNorm2d,
+    Positions,
+    Shift,
+)
 from parity.frameworks.pairs.torch_recurrent import Attention, PickedRecurrent
-from parity.rng import stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,65 +49,6 @@ class Builder(Protocol):
 
 def _same(slots: Mapping[str, Array]) -> dict[str, str]:
     return {slot: slot for slot in slots}
-
-
-class FixedDropout(nn.Module):
-    """A dropout that drops the same elements whenever it is called, in either framework."""
-
-    def __init__(self, rate: float, *, seed: int, name: str) -> None:
-        super().__init__()
-        self.rate, self.key = rate, (seed, name)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x / (1 - rate)` where the drawn number is at least the rate, in training."""
-        if not self.training:
-            return x
-        seed, name = self.key
-        drawn = torch.as_tensor(stream(seed, "pair dropout", name).random(tuple(x.shape)))
-        return torch.where(drawn >= self.rate, x / (1.0 - self.rate), torch.zeros_like(x))
-
-
-class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm that stays in evaluation mode."""
-
-    def train(self, mode: bool = True) -> "FrozenBatchNorm2d":  # noqa: FBT001, FBT002, ARG002  # torch's signature
-        """Keep evaluation mode."""
-        super().train(mode=False)
-        return self
-
-
-class FrozenBatchNorm1d(nn.BatchNorm1d):
-    """As `FrozenBatchNorm2d`, of features."""
-
-    def train(self, mode: bool = True) -> "FrozenBatchNorm1d":  # noqa: FBT001, FBT002, ARG002  # torch's signature
-        """Keep evaluation mode."""
-        super().train(mode=False)
-        return self
-
-
-class Positions(nn.Module):
-    """A learned vector for each position, added."""
-
-    def __init__(self, length: int, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(length, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` plus the vectors of its positions."""
-        return x + self.weight[: x.shape[1]]
-
-
-class EmbeddedPositions(nn.Module):
-    """The same as an embedding of the numbers of the positions."""
-
-    def __init__(self, length: int, width: int) -> None:
-        super().__init__()
-        self.table = nn.Embedding(length, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x` plus the vectors of its positions."""
-        vectors: Tensor = self.table(torch.arange(x.shape[1], device=x.device))
-        return x + vectors
 
 
 def _conv(node: Node, plan: Plan, *, fixed_dropout: bool) -> list[Part]:
@@ -190,18 +138,6 @@ def _layer_norm(node: Node, plan: Plan, *, fixed_dropout: bool) -> list[Part]:
         Part(call=scale, slots={"weight": "weight"}, is_main=True),
         Part(call=shift, slots={"bias": "bias"}, word="shift"),
     ]
-
-
-class Shift(nn.Module):
-    """A learned vector, added."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `x + bias`."""
-        return x + self.bias
 
 
 def _group_norm(node: Node, plan: Plan, *, fixed_dropout: bool) -> list[Part]:

@@ -29,7 +29,7 @@ from parity.testing.pairs.pair import (
 from parity.testing.pairs.weight_faults import WEIGHT_FAULTS
 
 # Smallest effect of a fault, relative to scale: far above what two right sides differ by.
-SMALLEST_EFFECT = 1e-6
+SMALLEST_EFFECT = 3e-6
 
 # Conventions of a twin: fault -> field, the other value, phase.
 TWIN_FAULTS: dict[str, tuple[str, Phase]] = {

@@ -14,7 +14,8 @@ from parity.testing.pairs.outcomes import (
 )
 from parity.testing.pairs.pair import Pair
 
-EXACT_BOUND, FLOAT32_BOUND = 1e-10, 1e-7
+# `clean_gap` of 180 pairs on tensorflow was at most 2e-14, and with constants in float32 1.3e-7.
+EXACT_BOUND, FLOAT32_BOUND = 1e-10, 3e-7
 
 
 def clean_gap(pair: Pair) -> float:
@@ -38,7 +39,7 @@ def clean_gap(pair: Pair) -> float:
 
 
 def clean_bound(plan: Plan) -> float:
-    """Return what `clean_gap` may be on the present machine's Keras backend."""
+    """Return what `clean_gap` of a pair of this plan may be."""
     return FLOAT32_BOUND if float32_kinds(plan) else EXACT_BOUND
 
 
@@ -68,13 +69,14 @@ def largest_gap(actual: Quantities, expected: Quantities, *, common_only: bool) 
 
 
 def float32_kinds(plan: Plan) -> tuple[str, ...]:
-    """Return what Keras on tensorflow computes with float32 constants, whatever its dtype.
+    """Return what a framework computes with float32 constants, whatever the dtype.
 
-    Source: tensorflow 2.21.0, tf.nn.gelu, tf.nn.leaky_relu and tf.image.resize; keras 3.15.1,
-    MultiHeadAttention._compute_attention, which casts a Python number.
+    Source: tensorflow 2.21.0, tf.nn.gelu, tf.nn.leaky_relu and tf.image.resize; keras 3.15.1 on
+    tensorflow, MultiHeadAttention._compute_attention, which casts a Python number; torch 2.13.0,
+    the backward pass of hardsigmoid, whose 1/6 is a float.
     """
     words = {str(word) for node in plan.nodes for word in (node.kind, *node.settings.values())}
-    return tuple(sorted(words & {"attention", "gelu", "leaky_relu", "bilinear"}))
+    return tuple(sorted(words & {"attention", "bilinear", "gelu", "hard_sigmoid", "leaky_relu"}))
 
 
 def _without_variances(quantities: Quantities) -> Quantities:
