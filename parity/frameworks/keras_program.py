@@ -30,7 +30,7 @@ from parity.frameworks.keras_capture.calls import (
     named_leaves,
     replace_leaves,
 )
-from parity.frameworks.keras_capture.exact import exact_numbers
+from parity.frameworks.keras_capture.exact import exact_numbers, rounds_always
 from parity.frameworks.keras_capture.execution import Execution
 from parity.frameworks.keras_capture.leaves import Holdings
 from parity.frameworks.keras_capture.listening import record
@@ -317,6 +317,7 @@ class KerasProgram:
                 call.name
                 for call in self._recording.calls
                 if any("float" in dtypes[v] and dtypes[v] != self._dtype for v in call.outputs)
+                or rounds_always(call.description)
             ]
             if off:
                 raise CaptureError(self._describe_refusal(off))

@@ -560,3 +560,22 @@ def test_arrays_without_a_name_keep_theirs_in_another_precision():
 
     assert len(program.state()) == 3
     assert program.astype("float64").state().keys() == program.state().keys()
+
+
+@pytest.mark.backend
+def test_attention_computes_in_float64():
+    rows = stream(0, "rows").standard_normal((1, 3, 2))
+    layer = layers.MultiHeadAttention(1, 2, name="mix")
+    program = capture_keras(lambda x: layer(x, x), rows).astype("float64")
+    state = program.state()
+
+    (actual,) = outputs_of(program, rows).values()
+
+    def project(name, values):
+        return values @ state[f"mix.{name}.kernel"][:, 0] + state[f"mix.{name}.bias"][0]
+
+    scores = project("query", rows[0]) @ project("key", rows[0]).T / np.sqrt(2)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    mixed = weights @ project("value", rows[0])
+    expected = mixed @ state["mix.attention_output.kernel"][0] + state["mix.attention_output.bias"]
+    assert_close(actual[0], expected, atol=1e-14, rtol=1e-13)

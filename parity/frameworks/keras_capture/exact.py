@@ -1,8 +1,9 @@
-"""What tensorflow computes with float32 constants in float64, made exact.
+"""What Keras's backends compute with float32 in float64, made exact.
 
-Measured with keras 3.15.1 and tensorflow 2.21.0: `tf.nn.gelu` is 1e-9 off (its tanh form 2e-10),
-`tf.nn.leaky_relu` 2e-10, a `Rescaling` 1e-7 and bilinear resizing 9e-8; jax and torch are not. Only
-programs that were cast to float64 use this.
+Measured with keras 3.15.1. tensorflow 2.21.0: `tf.nn.gelu` is 1e-9 off (its tanh form 2e-10),
+`tf.nn.leaky_relu` 2e-10, a `Rescaling` 1e-7 and bilinear resizing 9e-8. jax 0.10.2:
+`jax.nn.dot_product_attention` takes its softmax in float32 (4e-8), and layers that return their
+scores do not call it. Only programs that were cast to float64 use this.
 """
 
 import importlib
@@ -36,6 +37,17 @@ def exact_formula(description: Description) -> Callable[[Tensor], Tensor] | None
         return None
     formula = _FORMULAS.get(description.kind)
     return None if formula is None else lambda operand: formula(operand, attributes)
+
+
+def rounds_attention(description: Description) -> bool:
+    """Return whether a layer of attention would leave its softmax to jax, in float32."""
+    return keras.backend.backend() == "jax" and description.kind == "attention"
+
+
+def rounds_always(description: Description) -> bool:
+    """Return whether there is no way to compute a function in float64."""
+    is_attention = description.kind == "scaled_dot_product_attention"
+    return keras.backend.backend() == "jax" and is_attention
 
 
 def _leaky_relu(x: Tensor, attributes: Mapping[str, Attribute]) -> Tensor:
