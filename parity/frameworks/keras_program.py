@@ -6,7 +6,7 @@ copies of its layers, so the user's model is neither moved nor changed.
 
 import contextlib
 import importlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import keras
@@ -30,13 +30,14 @@ from parity.frameworks.keras_capture.calls import (
     named_leaves,
     replace_leaves,
 )
+from parity.frameworks.keras_capture.exact import exact_numbers, rounds_always
 from parity.frameworks.keras_capture.execution import Execution
 from parity.frameworks.keras_capture.leaves import Holdings
 from parity.frameworks.keras_capture.listening import record
 from parity.frameworks.keras_capture.recordings import Recording, describe_difference
 from parity.frameworks.program import Array, Operation, Run, State, Trace, ValueId, is_float
 from parity.frameworks.states import describe_state_problems
-from parity.runtime import DTYPES, precision
+from parity.runtime import DTYPES, precision, without_retracing_advice
 
 # How far the operations may be from the model itself, in units of the last place of the largest
 # output. The same kernels run; only an activation apart from its layer may round anew.
@@ -82,6 +83,7 @@ class KerasProgram:
         dtype: str,
         only_outside_training: str | None = None,
         cast: bool = False,
+        names: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Copy the layers of a recording.
 
@@ -91,6 +93,7 @@ class KerasProgram:
             dtype: What the weights are computed in.
             only_outside_training: Why the calls are not those of the model in training, if so.
             cast: Whether `dtype` is not what the model was recorded in.
+            names: Of the variables of each layer, as another program of the recording has them.
 
         Raises:
             CaptureError: If a part of the model cannot compute in `dtype`; all are named.
@@ -98,8 +101,8 @@ class KerasProgram:
         self._recording, self._examples, self._dtype = recording, examples, dtype
         self._only_outside_training = only_outside_training
         self._cast = dtype if cast else None
-        with _precision(dtype):
-            self._holdings = Holdings(recording, dtype=self._cast)
+        with _precision(dtype, exact=self._cast == "float64"):
+            self._holdings = Holdings(recording, dtype=self._cast, names=names or {})
             if cast and self._holdings.borrowed:
                 raise CaptureError(self._describe_refusal(list(self._holdings.borrowed)))
             self._trace = self._described()
@@ -135,7 +138,7 @@ class KerasProgram:
         if problems:
             message = f"{self.label}: state does not fit: {problems}"
             raise ConversionError(message)
-        with _precision(self._dtype):
+        with _precision(self._dtype, exact=self._cast == "float64"):
             self._holdings.assign(state)
 
     def astype(self, dtype: str) -> "KerasProgram":
@@ -146,6 +149,7 @@ class KerasProgram:
             dtype=dtype,
             only_outside_training=self._only_outside_training,
             cast=True,
+            names={path: list(below) for path, below in self._holdings.names.items()},
         )
         program._trace = self._trace
         program.load_state(self.state())
@@ -167,7 +171,7 @@ class KerasProgram:
             raise CaptureError(message)
         given = dict(zip(self._recording.inputs, inputs, strict=True))
         settings = {"training": training, "uniforms": uniforms or {}}
-        with _precision(self._dtype), self._holdings.in_use():
+        with _precision(self._dtype, exact=self._cast == "float64"), self._holdings.in_use():
             if cotangents is None:
                 return self._forward(given, keep, replaced or {}, settings)
             return self._backward(given, keep, replaced or {}, cotangents, settings)
@@ -313,6 +317,7 @@ class KerasProgram:
                 call.name
                 for call in self._recording.calls
                 if any("float" in dtypes[v] and dtypes[v] != self._dtype for v in call.outputs)
+                or rounds_always(call.description)
             ]
             if off:
                 raise CaptureError(self._describe_refusal(off))
@@ -361,8 +366,20 @@ def _operands(call: Call) -> tuple[ValueId, ...]:
     return (query, rest[0], value, *rest[1:]) if has_key else (query, value, value, *rest)
 
 
-def _precision(dtype: str) -> contextlib.AbstractContextManager[None]:
-    return precision(dtype) if dtype in DTYPES else contextlib.nullcontext()
+@contextlib.contextmanager
+def _precision(dtype: str, *, exact: bool = False) -> Iterator[None]:
+    """Let Keras compute in a dtype, and tensorflow trace its functions as often as it must.
+
+    Args:
+        dtype: A float.
+        exact: Whether constants are to be in it too.
+    """
+    with without_retracing_advice(), contextlib.ExitStack() as stack:
+        if dtype in DTYPES:
+            stack.enter_context(precision(dtype))
+        if exact:
+            stack.enter_context(exact_numbers())
+        yield
 
 
 def _require_repeats(

@@ -473,6 +473,7 @@ EXACT = {
     "selu": (ops.selu, activations.selu),
     "mish": (layers.Activation("mish"), smooth.mish),
     "relu6": (layers.ReLU(max_value=6), lambda x: np.clip(x, 0, 6)),
+    "rescaling": (layers.Rescaling(0.1, offset=0.3), lambda x: x * 0.1 + 0.3),
     "number": (lambda x: x * 0.1, lambda x: x * 0.1),
     "cast": (lambda x: ops.cast(x, "float32") / 3.0, lambda x: x / 3.0),
     "constant": (lambda x: x + np.float64(0.1) * np.ones(1), lambda x: x + 0.1),
@@ -535,3 +536,46 @@ def test_transformer_block_in_float64_agrees_with_numpy():
     normed = normed * state["norm.gamma"] + state["norm.beta"]
     expected = normed @ state["dense.kernel"] + state["dense.bias"]
     assert_close(actual, expected, atol=1e-13, rtol=1e-13)
+
+
+def test_adapted_statistics_are_computed_with():
+    layer = layers.Normalization(name="normal")
+    layer.adapt(3 * ROWS + 1)
+    program = capture_keras(layer, ROWS).astype("float64")
+
+    (actual,) = outputs_of(program, ROWS).values()
+
+    state = program.state()
+    expected = (ROWS - state["normal.mean"]) / np.sqrt(state["normal.variance"])
+    assert_close(actual, expected, atol=1e-13, rtol=1e-13)
+
+
+def test_arrays_without_a_name_keep_theirs_in_another_precision():
+    class Scaled(layers.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.more = self.add_weight(shape=(4,))
+
+    program = capture_keras(Scaled(4, name="scaled"), ROWS)
+
+    assert len(program.state()) == 3
+    assert program.astype("float64").state().keys() == program.state().keys()
+
+
+@pytest.mark.backend
+def test_attention_computes_in_float64():
+    rows = stream(0, "rows").standard_normal((1, 3, 2))
+    layer = layers.MultiHeadAttention(1, 2, name="mix")
+    program = capture_keras(lambda x: layer(x, x), rows).astype("float64")
+    state = program.state()
+
+    (actual,) = outputs_of(program, rows).values()
+
+    def project(name, values):
+        return values @ state[f"mix.{name}.kernel"][:, 0] + state[f"mix.{name}.bias"][0]
+
+    scores = project("query", rows[0]) @ project("key", rows[0]).T / np.sqrt(2)
+    weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    mixed = weights @ project("value", rows[0])
+    expected = mixed @ state["mix.attention_output.kernel"][0] + state["mix.attention_output.bias"]
+    assert_close(actual[0], expected, atol=1e-14, rtol=1e-13)

@@ -1,9 +1,11 @@
 """Keras on tensorflow: gradient tapes inside `tf.function`."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.ops import math_ops
 
 from parity.frameworks.keras_backends.engine import Outcome, Pullback, masked
 from parity.frameworks.net import Array, Masks
@@ -65,6 +67,27 @@ class TensorflowEngine:
             return loss, logits, gradients if with_gradients else []
 
         return step
+
+
+@contextlib.contextmanager
+def exact_numbers() -> Iterator[None]:
+    """Make Python's numbers in the dtype that they are cast to, without float32 in between.
+
+    tensorflow 2.21.0, ops/math_ops.py, `cast` makes a float32 tensor of a number first; Keras's
+    layers and `tf.nn.gelu` cast their constants so.
+    """
+    cast = math_ops.cast
+
+    def exact(x: Any, dtype: Any, name: str | None = None) -> Any:  # noqa: ANN401  # as tf.cast
+        if isinstance(x, float):
+            return tf.constant(x, dtype=tf.as_dtype(dtype))
+        return cast(x, dtype, name=name)
+
+    tf.cast = math_ops.cast = exact
+    try:
+        yield
+    finally:
+        tf.cast = math_ops.cast = cast
 
 
 def _to_tensors(masks: Masks) -> dict[str, Any]:

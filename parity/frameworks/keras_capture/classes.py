@@ -17,7 +17,7 @@ def stock_class(layer: Layer) -> str | None:
     for base in type(layer).__mro__:
         if base in (keras.Layer, keras.layers.Wrapper, keras.layers.Lambda):
             return None
-        if base.__module__.startswith("keras."):
+        if base.__module__.startswith("keras.src.layers."):
             return base.__name__
     return None
 
@@ -25,7 +25,7 @@ def stock_class(layer: Layer) -> str | None:
 def native_name(layer: Layer) -> str:
     """Return the class of a layer with where it comes from."""
     kind = type(layer)
-    where = "keras.layers" if kind.__module__.startswith("keras.") else kind.__module__
+    where = "keras.layers" if kind.__module__.startswith("keras.src.layers.") else kind.__module__
     return f"{where}.{kind.__name__}"
 
 
@@ -35,8 +35,12 @@ def plain_name(name: str) -> str:
 
 
 def variable_names(layer: Layer) -> list[str]:
-    """Return the paths of a built layer's variables below it."""
-    return [path_below(layer, variable) for variable in layer.weights]
+    """Return the paths of a built layer's variables below it, each once."""
+    names: list[str] = []
+    for variable in layer.weights:
+        name = path_below(layer, variable)
+        names.append(name if name not in names else f"{name}_{len(names)}")
+    return names
 
 
 def path_below(layer: Layer, variable: Variable) -> str:

@@ -1,12 +1,14 @@
-"""What tensorflow computes with float32 constants in float64, in exact formulas.
+"""What Keras's backends compute with float32 in float64, made exact.
 
-Measured with keras 3.15.1 and tensorflow 2.21.0: `tf.nn.gelu` is 1e-9 off (its tanh form 2e-10),
-`tf.nn.leaky_relu` 2e-10, and bilinear resizing 9e-8; jax and torch are not. Only float64 runs use
-these.
+Measured with keras 3.15.1. tensorflow 2.21.0: `tf.nn.gelu` is 1e-9 off (its tanh form 2e-10),
+`tf.nn.leaky_relu` 2e-10, a `Rescaling` 1e-7 and bilinear resizing 9e-8. jax 0.10.2:
+`jax.nn.dot_product_attention` takes its softmax in float32 (4e-8), and layers that return their
+scores do not call it. Only programs that were cast to float64 use this.
 """
 
-import math
+import importlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -15,6 +17,15 @@ import numpy as np
 from parity.frameworks.keras_capture.calls import Attribute, Description, Tensor
 
 Formula = Callable[[Tensor, Mapping[str, Attribute]], Tensor]
+
+
+def exact_numbers() -> AbstractContextManager[None]:
+    """Return a context in which numbers that layers cast to float64 are not rounded first."""
+    if keras.backend.backend() != "tensorflow":
+        return nullcontext()
+    backend = importlib.import_module("parity.frameworks.keras_backends.tensorflow")
+    context: AbstractContextManager[None] = backend.exact_numbers()
+    return context
 
 
 def exact_formula(description: Description) -> Callable[[Tensor], Tensor] | None:
@@ -28,16 +39,19 @@ def exact_formula(description: Description) -> Callable[[Tensor], Tensor] | None
     return None if formula is None else lambda operand: formula(operand, attributes)
 
 
-def _gelu(x: Tensor, attributes: Mapping[str, Attribute]) -> Tensor:
-    """Return `x * Phi(x)`, or `x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))`."""
-    if attributes["approximate"]:
-        inner = _number(math.sqrt(2 / math.pi), x) * (x + _number(0.044715, x) * x * x * x)
-        return _number(0.5, x) * x * (_number(1.0, x) + keras.ops.tanh(inner))
-    return _number(0.5, x) * x * (_number(1.0, x) + keras.ops.erf(x * _number(math.sqrt(0.5), x)))
+def rounds_attention(description: Description) -> bool:
+    """Return whether a layer of attention would leave its softmax to jax, in float32."""
+    return keras.backend.backend() == "jax" and description.kind == "attention"
+
+
+def rounds_always(description: Description) -> bool:
+    """Return whether there is no way to compute a function in float64."""
+    is_attention = description.kind == "scaled_dot_product_attention"
+    return keras.backend.backend() == "jax" and is_attention
 
 
 def _leaky_relu(x: Tensor, attributes: Mapping[str, Attribute]) -> Tensor:
-    return keras.ops.where(x > 0, x, _number(attributes["slope"], x) * x)
+    return keras.ops.where(x > 0, x, attributes["slope"] * x)
 
 
 def _resize(x: Tensor, attributes: Mapping[str, Attribute]) -> Tensor:
@@ -60,10 +74,4 @@ def _interpolation(source: int, target: int) -> np.ndarray[Any, Any]:
     return weights
 
 
-def _number(value: float, like: Tensor) -> Tensor:
-    return keras.ops.convert_to_tensor(
-        np.asarray(value), dtype=keras.backend.standardize_dtype(like.dtype)
-    )
-
-
-_FORMULAS: dict[str, Formula] = {"gelu": _gelu, "leaky_relu": _leaky_relu, "resize": _resize}
+_FORMULAS: dict[str, Formula] = {"leaky_relu": _leaky_relu, "resize": _resize}

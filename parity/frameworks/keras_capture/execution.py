@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import keras
 
 from parity.frameworks.keras_capture.calls import Call, Nest, Ref, Tensor, flatten, replace_leaves
-from parity.frameworks.keras_capture.exact import exact_formula
+from parity.frameworks.keras_capture.exact import exact_formula, rounds_attention
 from parity.frameworks.keras_capture.leaves import Holdings
 from parity.frameworks.program import ValueId
 
@@ -73,7 +73,12 @@ class Execution:
             return call.operation.call(*arguments, **keywords)
         if call.training is not None:
             keywords["training"] = self._training and call.training
-        return self._holdings.leaves[call.leaf].layer(*arguments, **keywords)
+        layer = self._holdings.leaves[call.leaf].layer
+        if self._dtype == "float64" and rounds_attention(call.description):
+            told = keywords.pop("return_attention_scores", False)
+            results = layer(*arguments, return_attention_scores=True, **keywords)
+            return results if told else results[0]
+        return layer(*arguments, **keywords)
 
     def _tensor(self, leaf: Nest) -> Nest:
         return self.values[leaf.value] if isinstance(leaf, Ref) else leaf

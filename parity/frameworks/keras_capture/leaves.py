@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from parity.frameworks.keras_capture.calls import Layer, Nest, Variable, replace_leaves
-from parity.frameworks.keras_capture.classes import path_below
+from parity.frameworks.keras_capture.classes import variable_names
 from parity.frameworks.keras_capture.recordings import LeafRecord, Recording
 from parity.frameworks.program import Array, State
 
@@ -32,19 +32,21 @@ class Leaf:
     is_borrowed: bool
 
 
-def copy_leaf(record: LeafRecord, *, dtype: str | None) -> Leaf:
+def copy_leaf(record: LeafRecord, *, dtype: str | None, names: Sequence[str] | None) -> Leaf:
     """Return a layer like the user's, with its arrays.
 
     Args:
         record: The user's layer.
         dtype: What it computes in; None keeps its own.
+        names: Of its variables, in their order; None takes Keras's.
     """
     try:
         copy = _copied(record, dtype=dtype)
     except Exception:  # whatever a user's own class raises when it is made of a config
         copy = None
     layer: Layer = record.layer if copy is None else copy
-    variables = {path_below(layer, variable): variable for variable in layer.weights}
+    names = variable_names(layer) if names is None else names
+    variables = dict(zip(names, layer.weights, strict=True))
     return Leaf(layer=layer, variables=variables, is_borrowed=copy is None)
 
 
@@ -69,7 +71,14 @@ def _copied(record: LeafRecord, *, dtype: str | None) -> Layer | None:
         # Trained or not is also set on variables, after a layer is made.
         if variable.trainable != source.trainable:
             variable.trainable = source.trainable
+    derive_constants(layer)
     return layer
+
+
+def derive_constants(layer: Layer) -> None:
+    """Let a layer make what it keeps beside its variables: `Normalization` does, `adapt` has it."""
+    if hasattr(layer, "finalize_state"):
+        layer.finalize_state()
 
 
 def _build_by_call(
@@ -118,9 +127,19 @@ def copy_variable(variable: Variable, *, dtype: str | None) -> Variable:
 class Holdings:
     """The layers and variables of one program, and its state by name."""
 
-    def __init__(self, recording: Recording, *, dtype: str | None) -> None:
+    def __init__(
+        self, recording: Recording, *, dtype: str | None, names: Mapping[str, Sequence[str]]
+    ) -> None:
+        """Copy the layers and variables of a recording.
+
+        Args:
+            recording: The user's.
+            dtype: What they compute in; None keeps their own.
+            names: By path of a layer, how its variables are called; Keras numbers some anew.
+        """
         self.leaves = {
-            path: copy_leaf(record, dtype=dtype) for path, record in recording.leaves.items()
+            path: copy_leaf(record, dtype=dtype, names=names.get(path))
+            for path, record in recording.leaves.items()
         }
         self.free = {
             name: copy_variable(variable, dtype=dtype)
@@ -170,6 +189,8 @@ class Holdings:
                 self._arrays[name] = np.array(array, self._arrays[name].dtype)
             else:
                 self.variables[name].assign(array)
+        for leaf in self.leaves.values():
+            derive_constants(leaf.layer)
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
