@@ -101,6 +101,19 @@ TABLE = (
         module=(*CORE, "parity.runtime", "conversion.layouts"),
         deferred=(*FRAMEWORKS, "models_torch", "models_keras"),
     ),
+    # The doors from the comparison of arrays to the user's models.
+    Row(
+        owner="parity.compare.models",
+        module=(*NEUTRAL, "parity.compare", "parity.frameworks.capture"),
+    ),
+    Row(
+        owner="parity.frameworks.torch_objective",
+        module=("numpy", "parity.errors", "parity.frameworks", "torch"),
+    ),
+    Row(
+        owner="parity.frameworks.keras_objective",
+        module=("numpy", "parity.errors", "parity.runtime", "parity.frameworks", "keras"),
+    ),
     # Models of random plans: what both sides share knows no framework.
     Row(owner="parity.frameworks.pairs.plan", module=SPEC),
     *(
