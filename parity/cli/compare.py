@@ -56,6 +56,16 @@ def compare(
             "--map", metavar="A=B", help="An operation of the reference and its counterpart."
         ),
     ] = None,
+    measures_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--measure-statistics", help="Give all batch norms the statistics of the inputs."
+        ),
+    ] = False,
+    measures_power: Annotated[
+        bool,
+        typer.Option("--power/--no-power", help="Inject faults after a pass: would they be seen?"),
+    ] = True,
     out: Annotated[Path | None, typer.Option("--out", help="Write the finding as JSON.")] = None,
 ) -> int:
     """Compare two models layer by layer and name the first that parts."""
@@ -71,6 +81,8 @@ def compare(
         weights="as-is" if weights == "as-is" else "transfer",
         phases=phases,
         pinned=_parse_pins(pinned or []),
+        measures_statistics=measures_statistics,
+        measures_power=measures_power,
     )
     console = Console(highlight=False)
     if not console.is_terminal:

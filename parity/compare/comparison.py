@@ -79,7 +79,7 @@ class Comparison:
             self.inputs[1],
             training=training,
             keep=[point.values[1] for point in self.match.points],
-            replaced=self._replacements(exact),
+            replaced=self.replacements(exact),
             uniforms=theirs,
         )
         for point in self.match.points:
@@ -131,7 +131,7 @@ class Comparison:
             self.inputs[1],
             training=True,
             keep=[point.values[1] for point in self.match.points],
-            replaced=self._replacements(exact),
+            replaced=self.replacements(exact),
             uniforms=theirs,
             cotangents={
                 point.values[1]: self.match.to_candidate(point, given[point.values[0]])
@@ -215,7 +215,7 @@ class Comparison:
         """Return the first figure that is neither clearly right nor clearly wrong."""
         return next((figure for figure in self.figures if not figure.ratio <= CLEARLY_RIGHT), None)
 
-    def _replacements(self, exact: Run) -> dict[ValueId, Array]:
+    def replacements(self, exact: Run) -> dict[ValueId, Array]:
         """Return the reference's values at the points, in the candidate's axes."""
         return {
             point.values[1]: self.match.to_candidate(point, exact.values[point.values[0]])

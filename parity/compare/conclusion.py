@@ -16,13 +16,18 @@ VACUOUS = 1e-4
 
 
 def conclude(
-    comparison: Comparison, *, sensitivity: float | None, notes: Sequence[str] = ()
+    comparison: Comparison,
+    *,
+    sensitivity: float | None,
+    power: Mapping[str, bool] | None = None,
+    notes: Sequence[str] = (),
 ) -> Finding:
     """Return the finding of what was measured.
 
     Args:
         comparison: With its figures.
         sensitivity: See `Finding.sensitivity`.
+        power: See `Finding.power`.
         notes: Sentences on what could not be compared.
     """
     match = comparison.match
@@ -40,6 +45,7 @@ def conclude(
             candidate_layer=_first_alone(match, 1, at) if at else "",
             figures=tuple(comparison.figures),
             sensitivity=sensitivity,
+            power=dict(power or {}),
             structure=(*structure, *notes),
             labels=(match.programs[0].label, match.programs[1].label),
             compared=(paired, paired + len(match.missing(0))),
@@ -52,7 +58,8 @@ def conclude(
         return finding(
             "vacuous",
             f"the outputs move by {sensitivity:.1e} of their scale when the inputs do: right and "
-            "wrong models would look alike. Measure the batch-norm statistics on data first.",
+            "wrong models would look alike. Give the batch norms the statistics of the inputs "
+            "(--measure-statistics, measures_statistics=True), or compare on other inputs.",
         )
     if wrong is not None:
         return finding("diverges", _describe_wrong(wrong), wrong)

@@ -26,6 +26,8 @@ def compare_models(
     loss: tuple[Loss, Loss] | None = None,
     phases: Sequence[str] | None = None,
     pinned: Mapping[str, str] | None = None,
+    measures_statistics: bool = False,
+    measures_power: bool = True,
 ) -> Finding:
     """Compare two models layer by layer and return where they first part.
 
@@ -45,6 +47,10 @@ def compare_models(
         phases: Of `parity.compare.findings.PHASES`; where left out, all that the arguments allow.
         pinned: Operations that are counterparts, reference's name -> candidate's, where dataflow
             cannot tell.
+        measures_statistics: Whether the batch norms of both take the statistics of the inputs as
+            their running ones: drawn ones can leave outputs that hardly depend on the inputs.
+        measures_power: Whether a pass is followed by faults injected into the candidate, which
+            show what it could have seen.
 
     Raises:
         CaptureError: If an argument is no model, or the inputs fit neither.
@@ -73,6 +79,8 @@ def compare_models(
         phases=chosen,
         objectives=objectives,
         targets=(targets, targets),
+        measures_statistics=measures_statistics,
+        measures_power=measures_power,
     )
 
 

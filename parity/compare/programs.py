@@ -10,8 +10,9 @@ from parity.compare.conclusion import conclude
 from parity.compare.findings import Finding
 from parity.compare.gaps import largest
 from parity.compare.matching import Match, match_programs
+from parity.compare.power import measure_power
 from parity.errors import CaptureError
-from parity.frameworks.program import Array, Objective, Program, Run, is_float
+from parity.frameworks.program import Array, Objective, Program, Run, State, is_float
 from parity.rng import stream
 
 Weights = Literal["transfer", "as-is"]
@@ -27,6 +28,8 @@ def compare_programs(
     phases: Sequence[str] = ("forward",),
     objectives: tuple[Objective, Objective] | None = None,
     targets: tuple[Any, Any] = (None, None),
+    measures_statistics: bool = False,
+    measures_power: bool = True,
 ) -> Finding:
     """Return what a comparison of two captured models finds.
 
@@ -41,6 +44,9 @@ def compare_programs(
             and `gradients`; the last two want `objectives`.
         objectives: The losses of both.
         targets: Of the losses.
+        measures_statistics: Whether both models take the statistics of the inputs as the running
+            ones of their batch norms; drawn ones can hide the inputs.
+        measures_power: Whether a pass is followed by injected faults.
 
     Raises:
         CaptureError: If the inputs do not hold the same numbers, or a pinned name is unknown.
@@ -48,6 +54,8 @@ def compare_programs(
     match = match_programs(reference, candidate, inputs, pinned=pinned)
     notes: list[str] = []
     sides = _doubled(match, transfers=weights == "transfer", notes=notes)
+    if measures_statistics:
+        _take_statistics(match, sides, inputs[0])
     comparison = Comparison(match=match, sides=sides, inputs=inputs)
     if weights == "as-is":
         comparison.compare_weights()
@@ -59,7 +67,42 @@ def compare_programs(
             d_outputs = comparison.compare_loss(objectives, trained, targets)
             if "gradients" in phases:
                 comparison.compare_gradients(d_outputs)
-    return conclude(comparison, sensitivity=sensitivity, notes=notes)
+    power = (
+        measure_power(comparison, run)
+        if run and measures_power and comparison.first_wrong() is None
+        else {}
+    )
+    return conclude(comparison, sensitivity=sensitivity, power=power, notes=notes)
+
+
+def _take_statistics(match: Match, sides: Sides, inputs: Sequence[Array]) -> None:
+    """Give every batch norm the statistics that the inputs have before it, on all sides."""
+    found = measure_statistics(sides.reference, inputs)
+    sides.reference.load_state(found)
+    sides.single.load_state(found)
+    moved: State = {}
+    for pair in match.weights.pairs:
+        if set(pair.reference) <= set(found):
+            moved |= pair.move({name: found[name] for name in pair.reference})
+    sides.candidate.load_state(moved)
+
+
+def measure_statistics(program: Program, inputs: Sequence[Array]) -> State:
+    """Return the means and variances that batch norms see in training mode, by name."""
+    norms = [
+        operation
+        for operation in program.trace.operations
+        if operation.kind == "batch_norm"
+        and {"running_mean", "running_var"} <= {*operation.weights}
+    ]
+    run = program.run(inputs, training=True, keep=[norm.inputs[0] for norm in norms])
+    found: State = {}
+    for norm in norms:
+        values = np.moveaxis(run.values[norm.inputs[0]], norm.attributes["channel_axis"], -1)
+        rows = values.reshape(-1, values.shape[-1])
+        found[norm.weights["running_mean"]] = rows.mean(axis=0)
+        found[norm.weights["running_var"]] = rows.var(axis=0)
+    return found
 
 
 def _doubled(match: Match, *, transfers: bool, notes: list[str]) -> Sides:
