@@ -110,7 +110,7 @@ def _as_list(inputs: Inputs) -> list[Array]:
 
 
 def _as_given(inputs: Inputs, arrays: list[Array]) -> Inputs:
-    """Return the arrays as the inputs were given: alone, in a row or by name."""
+    """Return the arrays as a model is called: by name where given so, alone, or in a row."""
     if isinstance(inputs, Mapping):
         return dict(zip(inputs, arrays, strict=True))
-    return arrays[0] if isinstance(inputs, np.ndarray) else arrays
+    return arrays[0] if len(arrays) == 1 else arrays

@@ -1,13 +1,14 @@
 """Models named on a command line: `module:callable`, or a `.keras` file."""
 
+import contextlib
 import importlib
-import os
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
 from parity import runtime
-from parity.errors import CaptureError, describe_nearest
+from parity.errors import CaptureError, MissingFrameworkError, describe_nearest
 
 
 def load_model(name: str) -> object:
@@ -45,8 +46,7 @@ def _is_model(made: object) -> bool:
 def _find(module_name: str, attribute: str) -> Any:  # noqa: ANN401  # the user's own
     if (folder := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, folder)
-    # The user's module may load tensorflow, which is talkative.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _load_keras_for(module_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -59,6 +59,18 @@ def _find(module_name: str, attribute: str) -> Any:  # noqa: ANN401  # the user'
         message = f"module {module_name}: no {attribute!r}.{describe_nearest(attribute, names)}"
         raise CaptureError(message)
     return getattr(module, attribute)
+
+
+def _load_keras_for(module_name: str) -> None:
+    """Load Keras as the toolkit does, torch first and tensorflow silently, if a module will."""
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError):
+        return  # the import itself says what is wrong
+    origin = Path(spec.origin) if spec and spec.origin else None
+    if origin and origin.suffix == ".py" and "keras" in origin.read_text(encoding="utf-8"):
+        with contextlib.suppress(MissingFrameworkError):
+            runtime.select_keras_backend(None)
 
 
 def _load_archive(path: Path) -> object:
