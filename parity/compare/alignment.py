@@ -141,8 +141,8 @@ def align(
     ambiguous = []
     for keep, label in (
         (_is_framework, pairing.sort_and_sizes),
-        (_is_seen, pairing.kind_and_sizes),
-        (_is_seen, pairing.sort),
+        (is_seen, pairing.kind_and_sizes),
+        (is_seen, pairing.sort),
     ):
         ambiguous += pairing.match(keep, label)
     return Alignment(pairs=dict(sorted(pairing.pairs.items())), ambiguous=tuple(ambiguous))
@@ -161,13 +161,15 @@ def has_weights(operation: Operation) -> bool:
     return bool(operation.weights) and operation.kind != "parameter"
 
 
-def _is_seen(operation: Operation) -> bool:
-    return operation.kind not in PASSED
+def is_seen(operation: Operation) -> bool:
+    """Return whether an operation says something: one that joins a single value does not."""
+    joins_one = operation.kind in ("concat", "stack") and len(operation.inputs) == 1
+    return operation.kind not in PASSED and not joins_one
 
 
 def _is_framework(operation: Operation) -> bool:
     """Return whether an operation belongs to what holds a model together: layers and joins."""
-    joins = len(operation.inputs) > 1 and operation.kind not in PASSED
+    joins = len(operation.inputs) > 1 and is_seen(operation)
     return has_weights(operation) or joins
 
 

@@ -16,7 +16,7 @@ from parity.compare.findings import Figure, Phase
 from parity.compare.gaps import largest
 from parity.compare.matching import Match, Point
 from parity.compare.noise import calibrated_runs, units
-from parity.compare.verdicts import CLEARLY_RIGHT, CLEARLY_WRONG
+from parity.compare.verdicts import CLEARLY_WRONG, VISIBLE_UNITS
 from parity.frameworks.program import Array, Objective, Program, Run, State, ValueId, is_float
 from parity.rng import stream
 
@@ -209,11 +209,17 @@ class Comparison:
 
     def first_wrong(self) -> Figure | None:
         """Return the first figure that is clearly wrong, in the order of the phases."""
-        return next((figure for figure in self.figures if not figure.ratio < CLEARLY_WRONG), None)
+        return next((figure for figure in self.figures if figure.is_wrong), None)
 
     def first_unclear(self) -> Figure | None:
         """Return the first figure that is neither clearly right nor clearly wrong."""
-        return next((figure for figure in self.figures if not figure.ratio <= CLEARLY_RIGHT), None)
+        return next((figure for figure in self.figures if figure.is_unclear), None)
+
+    def first_hidden(self) -> Figure | None:
+        """Return the first figure that is more than rounding, but less than the models show."""
+        return next(
+            (one for one in self.figures if one.ratio >= CLEARLY_WRONG and not one.is_wrong), None
+        )
 
     def replacements(self, exact: Run) -> dict[ValueId, Array]:
         """Return the reference's values at the points, in the candidate's axes."""
@@ -355,11 +361,22 @@ class Comparison:
                 share=float(np.mean(differences > CLEARLY_WRONG * noise))
                 if differences.size
                 else 0.0,
+                visible=self._visible(),
             )
         )
 
+    def _visible(self) -> float:
+        """Return the gap that the coarser of the two models, as the user runs it, may hide."""
+        units = [_unit_of(program.dtype) for program in self.match.programs]
+        return VISIBLE_UNITS * max(units)
+
     def _unit(self) -> float:
-        return float(np.finfo(np.dtype(self.sides.candidate.dtype)).eps)
+        return _unit_of(self.sides.candidate.dtype)
+
+
+def _unit_of(dtype: str) -> float:
+    """Return the spacing at 1 of a dtype; NumPy has no bfloat16."""
+    return 2.0**-7 if dtype == "bfloat16" else float(np.finfo(np.dtype(dtype)).eps)
 
 
 def _passes(kind: str, values: Array) -> Array:

@@ -72,6 +72,12 @@ def conclude(
             f"right (up to {CLEARLY_RIGHT:.0f}) and clearly wrong (from {CLEARLY_WRONG:.0f}).",
             unclear,
         )
+    if (hidden := comparison.first_hidden()) is not None:
+        return finding(
+            "numerically equivalent",
+            f"every gap is less than {match.programs[1].dtype} shows. In float64 they part first "
+            f"at {hidden.reference}, by {hidden.gap:.1e} of its scale.",
+        )
     return finding("numerically equivalent", "every gap is rounding.")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from parity.compare.verdicts import Verdict
+from parity.compare.verdicts import CLEARLY_RIGHT, CLEARLY_WRONG, Verdict
 
 # In the order in which they are judged: what a later one shows follows from the earlier ones.
 PHASES = (
@@ -34,6 +34,7 @@ class Figure:
         noise: What rounding alone makes of it, over the same scale.
         where: Index of the worst element, in the reference's axes.
         share: Share of the elements over `CLEARLY_WRONG` times the noise.
+        visible: Gaps up to this are below what the models' own precision shows.
     """
 
     phase: Phase
@@ -45,11 +46,22 @@ class Figure:
     noise: float
     where: str
     share: float
+    visible: float = 0.0
 
     @property
     def ratio(self) -> float:
         """The gap over the noise."""
         return self.gap / self.noise
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the gap is clearly none of rounding, and can be seen as the models run."""
+        return not (self.ratio < CLEARLY_WRONG or self.gap <= self.visible)
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether the gap is neither clearly rounding nor clearly more."""
+        return not (self.ratio <= CLEARLY_RIGHT or self.gap <= self.visible or self.is_wrong)
 
 
 @dataclass(frozen=True, kw_only=True)

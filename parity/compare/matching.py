@@ -6,7 +6,7 @@ from itertools import permutations
 
 import numpy as np
 
-from parity.compare.alignment import PASSED, Alignment, align
+from parity.compare.alignment import Alignment, align, is_seen
 from parity.compare.axes import Axes, input_axes, label_axes, move_value
 from parity.compare.weights import WeightMap, pair_weights
 from parity.errors import CaptureError
@@ -74,7 +74,7 @@ class Match:
         return tuple(
             operation.name
             for index, operation in enumerate(self.programs[side].trace.operations)
-            if index not in paired and operation.kind not in PASSED
+            if index not in paired and is_seen(operation)
         )
 
 

@@ -7,7 +7,6 @@ from rich.table import Table
 from rich.text import Text
 
 from parity.compare.findings import PHASES, Figure, Finding
-from parity.compare.verdicts import CLEARLY_RIGHT, CLEARLY_WRONG
 from parity.report.numbers import format_gap, format_ratio
 
 # Rows of a phase that the terminal shows: those nearest to their noise, or furthest over it.
@@ -32,13 +31,7 @@ def render_comparison(finding: Finding) -> Table:
 
 
 def _cells(figure: Figure) -> list[Text]:
-    style = (
-        "red"
-        if not figure.ratio < CLEARLY_WRONG
-        else "yellow"
-        if figure.ratio > CLEARLY_RIGHT
-        else ""
-    )
+    style = "red" if figure.is_wrong else "yellow" if figure.is_unclear else ""
     words = [figure.phase, figure.reference, figure.candidate, figure.quantity]
     numbers = [
         Text(format_gap(figure.gap)),

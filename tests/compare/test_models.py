@@ -265,3 +265,17 @@ def test_an_input_layout_that_is_not_declared_is_asked_for():
 def test_what_is_no_model_is_refused():
     with pytest.raises(CaptureError, match=r"or a keras\.Model; got int"):
         parity.compare_models(3, Net(), IMAGES)
+
+
+def test_what_float32_does_not_show_is_told_and_no_divergence_of_float32_models():
+    fine = Net(epsilon=1.00001e-3)
+    fine.load_state_dict((reference := measured(Net())).state_dict())
+
+    single = parity.compare_models(reference, fine.eval(), IMAGES)
+    double = parity.compare_models(
+        reference.double(), fine.double(), IMAGES.astype(np.float64), measures_power=False
+    )
+
+    assert single.verdict == "numerically equivalent"
+    assert "less than float32 shows. In float64 they part first at norm" in single.reason
+    assert (double.verdict, double.reference_layer) == ("diverges", "norm")
