@@ -14,7 +14,7 @@ import numpy as np
 
 from parity.compare.findings import Figure, Phase
 from parity.compare.gaps import largest
-from parity.compare.matching import Match, Point
+from parity.compare.matching import Match
 from parity.compare.noise import calibrated_runs, units
 from parity.compare.verdicts import CLEARLY_WRONG, VISIBLE_UNITS
 from parity.frameworks.program import Array, Objective, Program, Run, State, ValueId, is_float
@@ -61,7 +61,7 @@ class Comparison:
     def compare_forward(self, *, training: bool) -> Run:
         """Compare the values at every point; return the reference's run."""
         phase: Phase = "train" if training else "forward"
-        ours, theirs = self._uniforms() if training else ({}, {})
+        ours, theirs = self.uniforms() if training else ({}, {})
         points = [point.values[0] for point in self.match.points]
         exact = self.sides.reference.run(
             self.inputs[0], training=training, keep=points, uniforms=ours
@@ -84,10 +84,11 @@ class Comparison:
         )
         for point in self.match.points:
             value = point.values[0]
-            self._judge(
+            self.judge(
                 phase,
-                point,
+                point.operations,
                 "output",
+                kind=point.kind,
                 actual=self.match.to_reference(point, actual.values[point.values[1]]),
                 exact=exact.values[value],
                 noisy=[run.values[value] for run in noisy],
@@ -106,7 +107,7 @@ class Comparison:
         Returns:
             The reference's run.
         """
-        ours, theirs = self._uniforms()
+        ours, theirs = self.uniforms()
         trace = self.sides.reference.trace
         outer = {trace.outputs[name]: array for name, array in d_outputs.items()}
         points = [point.values[0] for point in self.match.points]
@@ -183,10 +184,9 @@ class Comparison:
             },
             targets[1],
         )
-        whole = Point(reference="loss", candidate="loss", kind="loss", values=(-1, -1))
-        self._judge(
+        self.judge(
             "loss",
-            whole,
+            ("loss", "loss"),
             "loss",
             actual=np.asarray(other),
             exact=np.asarray(loss),
@@ -196,9 +196,9 @@ class Comparison:
         for point in outputs:
             ours, theirs = (names[side][point.values[side]] for side in (0, 1))
             if ours in gradients and theirs in computed:
-                self._judge(
+                self.judge(
                     "loss",
-                    point,
+                    point.operations,
                     "gradient of the loss",
                     actual=self.match.to_reference(point, computed[theirs]),
                     exact=gradients[ours],
@@ -229,7 +229,7 @@ class Comparison:
             if point.kind != "output" and is_float(exact.values[point.values[0]])
         }
 
-    def _uniforms(self) -> tuple[dict[str, Array], dict[str, Array]]:
+    def uniforms(self) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return what each side's dropouts keep by: the same numbers at counterparts."""
         ours: dict[str, Array] = {}
         theirs: dict[str, Array] = {}
@@ -292,10 +292,11 @@ class Comparison:
             wanted = (exact.gradients[value] - outer.get(value, 0.0)) * passes
             computed = actual.gradients.get(other)
             shape = self.sides.candidate.trace.shapes[other]
-            self._judge(
+            self.judge(
                 "gradients",
-                point,
+                point.operations,
                 "gradient",
+                kind=point.kind,
                 actual=passes
                 * self.match.to_reference(point, np.zeros(shape) if computed is None else computed),
                 exact=wanted,
@@ -317,12 +318,9 @@ class Comparison:
         for name, array in wanted.items():
             if name not in actual:
                 continue
-            point = Point(
-                reference=operations[0], candidate=operations[1], kind="", values=(-1, -1)
-            )
-            self._judge(
+            self.judge(
                 phase,
-                point,
+                operations,
                 name,
                 actual=actual[name],
                 exact=array,
@@ -330,17 +328,30 @@ class Comparison:
                 scale=scale or largest(array),
             )
 
-    def _judge(
+    def judge(
         self,
         phase: Phase,
-        point: Point,
+        operations: tuple[str, str],
         quantity: str,
         *,
         actual: Array,
         exact: Array,
         noisy: Sequence[Array],
         scale: float,
+        kind: str = "",
     ) -> None:
+        """Measure one quantity of two counterparts.
+
+        Args:
+            phase: When.
+            operations: Names of the counterparts.
+            quantity: What of them.
+            actual: The candidate's.
+            exact: The reference's, in the same axes.
+            noisy: The same of calibration runs.
+            scale: What gaps are relative to; 0 where the reference is nothing but zeros.
+            kind: Of the reference's operation.
+        """
         noise = units(exact, noisy, scale=scale) * self._unit()
         differences = np.abs(actual.astype(np.float64) - exact.astype(np.float64))
         # Nothing but zeros has no scale: then any difference counts in full.
@@ -352,9 +363,9 @@ class Comparison:
             Figure(
                 phase=phase,
                 quantity=quantity,
-                reference=point.reference,
-                candidate=point.candidate,
-                kind=point.kind,
+                reference=operations[0],
+                candidate=operations[1],
+                kind=kind,
                 gap=float(differences.flat[worst]) if differences.size else 0.0,
                 noise=noise,
                 where=", ".join(str(int(index)) for index in place),

@@ -29,6 +29,11 @@ class Point:
     kind: str
     values: tuple[ValueId, ValueId]
 
+    @property
+    def operations(self) -> tuple[str, str]:
+        """Names on either side."""
+        return self.reference, self.candidate
+
 
 @dataclass(frozen=True, kw_only=True)
 class Match:

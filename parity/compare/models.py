@@ -8,8 +8,8 @@ import numpy as np
 from parity.compare.findings import PHASES, Finding
 from parity.compare.programs import Weights, compare_programs
 from parity.errors import CaptureError, describe_nearest
-from parity.frameworks.capture import capture, lay_inputs, wrap_loss
-from parity.frameworks.program import Array
+from parity.frameworks.capture import capture, lay_inputs, wrap_loss, wrap_optimizer
+from parity.frameworks.program import Array, Stepper
 
 Inputs = Array | Sequence[Array] | Mapping[str, Array]
 Loss = Callable[..., Any]
@@ -24,6 +24,9 @@ def compare_models(
     weights: Weights = "transfer",
     targets: Any = None,  # noqa: ANN401  # arrays, nested as the losses take them
     loss: tuple[Loss, Loss] | None = None,
+    optimizer: tuple[object, object] | None = None,
+    schedule: tuple[object, object] | None = None,
+    steps: int = 1,
     phases: Sequence[str] | None = None,
     pinned: Mapping[str, str] | None = None,
     measures_statistics: bool = False,
@@ -44,6 +47,12 @@ def compare_models(
         targets: What the losses compare the outputs with, given to both as they are.
         loss: The reference's and the candidate's. Torch losses and plain functions are called with
             (prediction, target), `keras.losses.Loss` objects with (target, prediction).
+        optimizer: The reference's and the candidate's: a torch optimizer of the model's parameters,
+            or a Keras optimizer. They are copied; both make their steps with the gradients of the
+            reference.
+        schedule: The schedulers of torch optimizers, stepped after each step; `None` beside a Keras
+            optimizer, which holds its own.
+        steps: How many steps to compare.
         phases: Of `parity.compare.findings.PHASES`; where left out, all that the arguments allow.
         pinned: Operations that are counterparts, reference's name -> candidate's, where dataflow
             cannot tell.
@@ -55,7 +64,7 @@ def compare_models(
     Raises:
         CaptureError: If an argument is no model, or the inputs fit neither.
     """
-    chosen = _chosen_phases(phases, has_loss=loss is not None)
+    chosen = _chosen_phases(phases, has_loss=loss is not None, has_optimizer=optimizer is not None)
     first = _as_list(inputs)
     second = (
         lay_inputs(first, reference, candidate)
@@ -79,26 +88,51 @@ def compare_models(
         phases=chosen,
         objectives=objectives,
         targets=(targets, targets),
+        steppers=_wrap_optimizers((reference, candidate), optimizer, schedule),
+        steps=steps,
         measures_statistics=measures_statistics,
         measures_power=measures_power,
     )
 
 
-def _chosen_phases(phases: Sequence[str] | None, *, has_loss: bool) -> tuple[str, ...]:
+def _wrap_optimizers(
+    models: tuple[object, object],
+    optimizers: tuple[object, object] | None,
+    schedules: tuple[object, object] | None,
+) -> tuple[Stepper, Stepper] | None:
+    if optimizers is None:
+        return None
+    first, second = schedules or (None, None)
+    return (
+        wrap_optimizer(models[0], optimizers[0], first),
+        wrap_optimizer(models[1], optimizers[1], second),
+    )
+
+
+def _chosen_phases(
+    phases: Sequence[str] | None, *, has_loss: bool, has_optimizer: bool
+) -> tuple[str, ...]:
     """Return the phases to run.
 
     Raises:
-        CaptureError: If one is unknown, or wants a loss that is not there.
+        CaptureError: If one is unknown, or wants a loss or optimizers that are not there.
     """
+    if has_optimizer and not has_loss:
+        message = "optimizer: expected loss=(reference's, candidate's) too; got none."
+        raise CaptureError(message)
     if phases is None:
-        return ("forward", "train", "loss", "gradients") if has_loss else ("forward",)
+        of_loss = ("train", "loss", "gradients") if has_loss else ()
+        return ("forward", *of_loss, *(("step",) if has_optimizer else ()))
     for phase in phases:
         if phase not in PHASES:
             message = f"phase {phase!r} is unknown.{describe_nearest(phase, PHASES)}"
             raise CaptureError(message)
-    if {"loss", "gradients"} & set(phases) and not has_loss:
-        message = "phases loss and gradients: expected loss=(reference's, candidate's); got none."
-        raise CaptureError(message)
+    wanting = {"loss": not has_loss, "gradients": not has_loss, "step": not has_optimizer}
+    for phase in phases:
+        if wanting.get(phase, False):
+            word = "optimizer" if phase == "step" else "loss"
+            message = f"phase {phase}: expected {word}=(reference's, candidate's); got none."
+            raise CaptureError(message)
     return tuple(phases)
 
 

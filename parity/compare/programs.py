@@ -11,8 +11,9 @@ from parity.compare.findings import Finding
 from parity.compare.gaps import largest
 from parity.compare.matching import Match, match_programs
 from parity.compare.power import measure_power
+from parity.compare.steps import compare_steps
 from parity.errors import CaptureError
-from parity.frameworks.program import Array, Objective, Program, Run, State, is_float
+from parity.frameworks.program import Array, Objective, Program, Run, State, Stepper, is_float
 from parity.rng import stream
 
 Weights = Literal["transfer", "as-is"]
@@ -28,6 +29,8 @@ def compare_programs(
     phases: Sequence[str] = ("forward",),
     objectives: tuple[Objective, Objective] | None = None,
     targets: tuple[Any, Any] = (None, None),
+    steppers: tuple[Stepper, Stepper] | None = None,
+    steps: int = 1,
     measures_statistics: bool = False,
     measures_power: bool = True,
 ) -> Finding:
@@ -40,10 +43,12 @@ def compare_programs(
         weights: Whether the candidate takes the reference's weights, or both are compared as they
             are, weights included.
         pinned: Counterparts that the user names; see `parity.compare.alignment.align`.
-        phases: What to compare beyond the weights: `forward`, `train` (with the buffers), `loss`
-            and `gradients`; the last two want `objectives`.
+        phases: What to compare beyond the weights: `forward`, `train` (with the buffers), `loss`,
+            `gradients` and `step`; the last three want `objectives`, the last `steppers` too.
         objectives: The losses of both.
         targets: Of the losses.
+        steppers: The optimizers of both.
+        steps: How many steps they make in phase `step`.
         measures_statistics: Whether both models take the statistics of the inputs as the running
             ones of their batch norms; drawn ones can hide the inputs.
         measures_power: Whether a pass is followed by injected faults.
@@ -67,6 +72,8 @@ def compare_programs(
             d_outputs = comparison.compare_loss(objectives, trained, targets)
             if "gradients" in phases:
                 comparison.compare_gradients(d_outputs)
+    if "step" in phases and steppers is not None and objectives is not None:
+        compare_steps(comparison, steppers, objectives[0], targets[0], steps=steps)
     power = (
         measure_power(comparison, run)
         if run and measures_power and comparison.first_wrong() is None

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from parity.errors import CaptureError
-from parity.frameworks.program import Array, Objective, Program
+from parity.frameworks.program import Array, Objective, Program, Stepper
 
 Framework = Literal["torch", "keras"]
 
@@ -60,6 +60,33 @@ def wrap_loss(loss: Callable[..., Any], model: object) -> Objective:
     from parity.frameworks.keras_objective import KerasObjective
 
     return KerasObjective(loss)
+
+
+def wrap_optimizer(model: Any, optimizer: Any, schedule: Any) -> Stepper:  # noqa: ANN401  # of either framework
+    """Return a user's optimizer as a stepper of the model's framework.
+
+    Raises:
+        CaptureError: If it is no optimizer of the model's framework, or a schedule comes beside a
+            Keras optimizer, which holds its own.
+    """
+    framework = framework_of(model)
+    torch, keras = sys.modules.get("torch"), sys.modules.get("keras")
+    if framework == "torch" and torch and isinstance(optimizer, torch.optim.Optimizer):
+        from parity.frameworks.torch_stepper import TorchStepper
+
+        return TorchStepper(model, optimizer, schedule)
+    if framework == "keras" and keras and isinstance(optimizer, keras.optimizers.Optimizer):
+        if schedule is not None:
+            message = "schedule: expected None beside a Keras optimizer, which holds its own."
+            raise CaptureError(message)
+        from parity.frameworks.keras_stepper import KerasStepper
+
+        return KerasStepper(optimizer)
+    message = (
+        f"optimizer: expected one of the model's framework, {framework}; got "
+        f"{type(optimizer).__name__}."
+    )
+    raise CaptureError(message)
 
 
 def expected_shapes(model: object) -> list[tuple[int | None, ...]] | None:

@@ -174,6 +174,18 @@ class Objective(Protocol):
         """Return the loss in float64, and its gradient with respect to each output by name."""
 
 
+class Stepper(Protocol):
+    """An optimizer of the user's own, with its schedule if there is one, in float64."""
+
+    def step(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array]) -> State:
+        """Return the parameters after one step; what the optimizer keeps goes on to the next.
+
+        Args:
+            parameters: By name in the model's `Program.state()`.
+            gradients: By the same names.
+        """
+
+
 def is_float(array: Array) -> bool:
     """Return whether an array has gradients."""
     return np.issubdtype(array.dtype, np.floating)

@@ -114,6 +114,13 @@ TABLE = (
         owner="parity.frameworks.keras_objective",
         module=("numpy", "parity.errors", "parity.runtime", "parity.frameworks", "keras"),
     ),
+    *(
+        Row(
+            owner=f"parity.frameworks.{framework}_stepper",
+            module=("numpy", "parity.errors", "parity.runtime", "parity.frameworks", framework),
+        )
+        for framework in ("torch", "keras")
+    ),
     # Models of random plans: what both sides share knows no framework.
     Row(owner="parity.frameworks.pairs.plan", module=SPEC),
     *(
