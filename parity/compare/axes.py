@@ -224,10 +224,16 @@ def _new_channels(call: Call) -> Sequence[Axis] | None:
 
 
 def _recurrent(call: Call) -> Sequence[Axis] | None:
-    """Follow steps `(n, t, c)`, the last step `(n, c)`, or a hidden state `(layers, n, c)`."""
-    batch, units = call.operands[0][0], axis(CHANNELS, call.shape[-1])
+    """Follow steps `(n, t, c)` or `(t, n, c)`, the last step `(n, c)`, or states `(layers, n, c)`.
+
+    An operand without a batch, `(t, c)`, has states `(layers, c)`.
+    """
+    axes, units = call.operands[0], axis(CHANNELS, call.shape[-1])
     if len(call.shape) == len(call.shapes[0]) and call.shape[:-1] == call.shapes[0][:-1]:
-        return (*call.operands[0][:-1], units)
+        return (*axes[:-1], units)
+    if len(axes) == LAST_STEP:
+        return axis("layers", 1), units
+    batch = axes[call.operation.attributes.get("batch_axis", 0)]
     return (batch, units) if len(call.shape) == LAST_STEP else (axis("layers", 1), batch, units)
 
 

@@ -233,7 +233,8 @@ class Comparison:
         """Return what each side's dropouts keep by: the same numbers at counterparts."""
         ours: dict[str, Array] = {}
         theirs: dict[str, Array] = {}
-        operations = self.sides.reference.trace.operations
+        # What is dropped within an operation of the match has no numbers on the other side.
+        operations = self.match.traces[0].operations
         shapes = self.sides.reference.trace.shapes
         points = {point.values[0]: point for point in self.match.points}
         for place, operation in enumerate(one for one in operations if one.kind == "dropout"):

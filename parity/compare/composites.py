@@ -16,9 +16,11 @@ from conversion.recurrent_layouts import (
     to_torch_recurrent,
     to_torch_recurrent_gradients,
 )
+from parity.compare.attention import is_written
+from parity.compare.attention_arrays import from_layer, to_layer
 from parity.frameworks.program import Array, Operation, State
 
-Form = Literal["torch", "keras"]
+Form = Literal["torch", "keras", "written"]
 # Kind -> the Keras class whose gates it has.
 _CLASSES = {"lstm": "LSTM", "gru": "GRU", "rnn": "SimpleRNN"}
 _DIRECTIONS = (("_l0", ""), ("_l0_reverse", "reverse."))
@@ -42,6 +44,8 @@ def form_of(operation: Operation) -> Form | None:
     if operation.kind in _CLASSES:
         return "keras" if any("kernel" in slot for slot in operation.weights) else "torch"
     if operation.kind == "attention":
+        if is_written(operation):
+            return "written"
         return "keras" if "query.kernel" in operation.weights else "torch"
     return None
 
@@ -53,19 +57,31 @@ def composite_move(source: Operation, target: Operation) -> CompositeMove | None
         ConversionError: By the functions returned, where the arrays have no such form.
     """
     forms = form_of(source), form_of(target)
-    if None in forms or forms[0] == forms[1] or source.kind != target.kind:
+    are_alike = forms[0] == forms[1] != "written"
+    if None in forms or are_alike or source.kind != target.kind:
         return None
     if source.kind == "attention":
-        return _attention_move(source, to_keras=forms[1] == "keras")
+        return _attention_move(source, target)
     return _recurrent_move(source, target, to_keras=forms[1] == "keras")
 
 
-def _attention_move(source: Operation, *, to_keras: bool) -> CompositeMove:
+def _attention_move(source: Operation, target: Operation) -> CompositeMove:
+    """Return the move by way of the form of PyTorch's layer."""
+
     def move(arrays: Mapping[str, Array]) -> State:
-        if to_keras:
-            made = to_keras_attention(arrays, heads=source.attributes["heads"])
-            return {name.replace("/", "."): array for name, array in made.items()}
-        return to_torch_attention({name.replace(".", "/"): arrays[name] for name in arrays})
+        form = form_of(source)
+        if form == "written":
+            slots = to_layer(source, arrays)
+        elif form == "keras":
+            slots = to_torch_attention({name.replace(".", "/"): arrays[name] for name in arrays})
+        else:
+            slots = dict(arrays)
+        if form_of(target) == "written":
+            return from_layer(target, slots)
+        if form_of(target) == "torch":
+            return slots
+        made = to_keras_attention(slots, heads=source.attributes["heads"])
+        return {name.replace("/", "."): array for name, array in made.items()}
 
     return CompositeMove(arrays=move, gradients=move)
 

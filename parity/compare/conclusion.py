@@ -89,7 +89,7 @@ def _first_alone(match: Match, side: int, figure: Figure) -> str:
     own = figure.reference if side == 0 else figure.candidate
     if figure.phase not in ("forward", "train") or figure.quantity != "output":
         return own
-    trace = match.programs[side].trace
+    trace = match.traces[side]
     makers = {value: one for one in trace.operations for value in one.outputs}
     alone = set(match.missing(side))
     points = {point.values[side] for point in match.points}
@@ -132,7 +132,7 @@ def _describe_wrong(figure: Figure) -> str:
 
 def _describe_unfit(match: Match) -> str:
     """Return why no assignment of weights makes the two one function; empty if one may."""
-    trace = match.programs[0].trace, match.programs[1].trace
+    trace = match.traces
     problems = list(match.unlike)
     for side, word in enumerate(("reference", "candidate")):
         layers = {operation.name for operation in trace[side].operations if has_weights(operation)}
@@ -161,7 +161,7 @@ def describe_structure(match: Match) -> tuple[str, ...]:
             )
         sentences += [f"{word}: {note}" for note in match.programs[side].trace.notes]
     for group in match.alignment.ambiguous:
-        names = [match.programs[0].trace.operations[index].name for index in group]
+        names = [match.traces[0].operations[index].name for index in group]
         sentences.append(f"told apart by call order alone: {describe_list(names)}")
     if match.weights.unused:
         sentences.append(f"arrays nothing takes: {describe_list(match.weights.unused)}")

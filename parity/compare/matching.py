@@ -6,7 +6,8 @@ from itertools import permutations
 
 import numpy as np
 
-from parity.compare.alignment import Alignment, align, is_seen
+from parity.compare.alignment import Alignment, Shapes, align, is_seen
+from parity.compare.attention import are_alike, contract, find_written
 from parity.compare.axes import Axes, input_axes, label_axes, move_value
 from parity.compare.weights import WeightMap, pair_weights
 from parity.errors import CaptureError
@@ -41,7 +42,8 @@ class Match:
 
     Attributes:
         programs: Reference and candidate.
-        alignment: Of their traces.
+        traces: Theirs, with what amounts to one layer as one operation.
+        alignment: Of these traces.
         labelled: Axes of the values of each.
         weights: How their arrays correspond.
         points: Where they are compared, in the reference's call order; the outputs last.
@@ -49,6 +51,7 @@ class Match:
     """
 
     programs: tuple[Program, Program]
+    traces: tuple[Trace, Trace]
     alignment: Alignment
     labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]]
     weights: WeightMap
@@ -66,7 +69,7 @@ class Match:
     def _moved(self, point: Point, array: Array, *, source: int) -> Array:
         target = 1 - source
         axes = tuple(self.labelled[side][point.values[side]] for side in (source, target))
-        shape = self.programs[target].trace.shapes[point.values[target]]
+        shape = self.traces[target].shapes[point.values[target]]
         moved = move_value(array, axes[0], axes[1], shape)
         if moved is None:
             message = f"{point.reference}: its axes are not those of {point.candidate}."
@@ -78,7 +81,7 @@ class Match:
         paired = set(self.alignment.pairs) if side == 0 else set(self.alignment.pairs.values())
         return tuple(
             operation.name
-            for index, operation in enumerate(self.programs[side].trace.operations)
+            for index, operation in enumerate(self.traces[side].operations)
             if index not in paired and is_seen(operation)
         )
 
@@ -102,28 +105,50 @@ def match_programs(
         CaptureError: If the inputs do not hold the same numbers.
     """
     programs = (reference, candidate)
-    labelled = tuple(
-        label_axes(program.trace, axes)
-        for program, axes in zip(
-            programs, _input_axes((reference.trace, candidate.trace), inputs), strict=True
-        )
-    )
-    both = (labelled[0], labelled[1])
+    axes = _input_axes((reference.trace, candidate.trace), inputs)
     shapes = tuple(
         {name: array.shape for name, array in program.state().items()} for program in programs
     )
-    alignment = align(
-        reference.trace, candidate.trace, shapes=(shapes[0], shapes[1]), pinned=pinned
+    traces, alignment = _align(
+        (reference.trace, candidate.trace), (shapes[0], shapes[1]), pinned or {}
     )
-    points, unlike = _find_points((reference.trace, candidate.trace), alignment, both)
+    labelled = label_axes(traces[0], axes[0]), label_axes(traces[1], axes[1])
+    points, unlike = _find_points(traces, alignment, labelled)
     return Match(
         programs=programs,
+        traces=traces,
         alignment=alignment,
-        labelled=both,
-        weights=pair_weights(programs, alignment, both),
+        labelled=labelled,
+        weights=pair_weights(programs, traces, alignment, labelled),
         points=points,
         unlike=unlike,
     )
+
+
+def _align(
+    traces: tuple[Trace, Trace], shapes: tuple[Shapes, Shapes], pinned: Mapping[str, str]
+) -> tuple[tuple[Trace, Trace], Alignment]:
+    """Return the traces and their counterparts, attention written out as one where it has to be.
+
+    It stays as it is written where the other side writes it in the same way, or has none.
+    """
+    written = (
+        find_written(traces[0], kept=pinned.keys()),
+        find_written(traces[1], kept=pinned.values()),
+    )
+    if not any(written):
+        return traces, align(*traces, shapes=shapes, pinned=pinned)
+    whole = contract(traces[0], written[0]), contract(traces[1], written[1])
+    first = align(*whole, shapes=shapes, pinned=pinned)
+    met = [
+        (whole[0].operations[ours], whole[1].operations[theirs])
+        for ours, theirs in first.pairs.items()
+    ]
+    wanted = [pair for pair in met if pair[0].kind == pair[1].kind and not are_alike(*pair)]
+    names = {pair[0].name for pair in wanted}, {pair[1].name for pair in wanted}
+    kept = [[one for one in written[side] if one.layer.name in names[side]] for side in (0, 1)]
+    seen = contract(traces[0], kept[0]), contract(traces[1], kept[1])
+    return seen, align(*seen, shapes=shapes, pinned=pinned)
 
 
 def relate(reference: Array, candidate: Array) -> tuple[int, ...] | None:

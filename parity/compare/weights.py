@@ -78,6 +78,7 @@ NEUTRAL = {"bias": 0.0, "running_mean": 0.0, "weight": 1.0, "running_var": 1.0}
 
 def pair_weights(
     programs: tuple[Program, Program],
+    traces: tuple[Trace, Trace],
     alignment: Alignment,
     labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]],
 ) -> WeightMap:
@@ -85,10 +86,11 @@ def pair_weights(
 
     Args:
         programs: Reference and candidate.
-        alignment: Of their traces.
+        traces: Theirs, as they are aligned.
+        alignment: Of these traces.
         labelled: Axes of the values of each.
     """
-    matcher = _Matcher(programs, labelled)
+    matcher = _Matcher(programs, traces, labelled)
     for ours, theirs in alignment.pairs.items():
         matcher.match_operations(ours, theirs)
     return matcher.finish()
@@ -100,9 +102,10 @@ class _Matcher:
     def __init__(
         self,
         programs: tuple[Program, Program],
+        traces: tuple[Trace, Trace],
         labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]],
     ) -> None:
-        self._traces = (programs[0].trace, programs[1].trace)
+        self._traces = traces
         self._states = (programs[0].state(), programs[1].state())
         self._labelled = labelled
         self._pairs: list[WeightPair] = []

@@ -20,9 +20,11 @@ KINDS: dict[str, str] = {
     "rms_norm": "axes epsilon | weight",
     "group_norm": "channel_axis groups epsilon | weight bias",
     "prelu": "channel_axis | weight",
-    "lstm": "units layers bidirectional | see conversion.recurrent_layouts",
-    "gru": "units layers bidirectional reset_after | see conversion.recurrent_layouts",
-    "rnn": "units layers bidirectional activation | see conversion.recurrent_layouts",
+    # The layers of a stack are operations of their own, where they can be followed.
+    **{
+        kind: f"units layers bidirectional batch_axis {further}| see conversion.recurrent_layouts"
+        for kind, further in (("lstm", ""), ("gru", "reset_after "), ("rnn", "activation "))
+    },
     "attention": "heads | see conversion.attention_layouts",
     # An array of the state, or a fixed one, that takes part as an operand.
     "parameter": "| value",

@@ -108,6 +108,24 @@ def test_a_layer_puts_channels_of_its_own_in_place_of_its_operands():
     assert axes[1][2] == axes[0][2]
 
 
+@pytest.mark.parametrize(
+    ("batch_axis", "shape", "expected"),
+    [
+        (0, (2, 3, 7), ["input0.0", "input0.1", "channels"]),
+        (0, (2, 7), ["input0.0", "channels"]),
+        (1, (2, 3, 7), ["input0.0", "input0.1", "channels"]),
+        (1, (1, 3, 7), ["input0.1", "channels"]),
+        (1, (2, 3, 3, 7), ["axis0", "axis1", "axis2", "axis3"]),
+    ],
+)
+def test_a_recurrent_layer_keeps_the_axis_of_its_batch(batch_axis, shape, expected):
+    trace = traced([(2, 3, 5), shape], ("lstm", [0], {"batch_axis": batch_axis}))
+
+    axes = label_axes(trace, {0: input_axes(0, (2, 3, 5))})[1]
+
+    assert [name for one in axes for name, _ in one.atoms] == expected
+
+
 def test_unlike_sizes_do_not_lie_upon_each_other():
     ours = axes_of(traced([(2, 3, 4, 5)]), NCHW)[0]
 

@@ -133,10 +133,10 @@ LAYERS = {
     "gelu": (nn.GELU("tanh"), (2, 3), "gelu", {"approximate": True}),
     "hard tanh": (nn.Hardtanh(), (2, 3), "clip", {"low": -1.0, "high": 1.0}),
     "gru": (
-        nn.GRU(3, 4, 2, bidirectional=True),
+        nn.GRU(3, 4, bidirectional=True),
         (5, 2, 3),
         "gru",
-        {"units": 4, "layers": 2, "bidirectional": True, "reset_after": True},
+        {"units": 4, "layers": 1, "bidirectional": True, "batch_axis": 1, "reset_after": True},
     ),
 }
 FUNCTIONS = {

@@ -179,7 +179,7 @@ def _recurrent(layer: Layer, inputs: list[Shape], output: Shape) -> Description:
     kind = RECURRENT.get(name)
     if kind is None:
         return Description(kind=plain_name(stock_class(layer) or type(layer).__name__))
-    attributes = {"units": inner.units, "layers": 1, "bidirectional": both}
+    attributes = {"units": inner.units, "layers": 1, "bidirectional": both, "batch_axis": 0}
     if kind == "gru":
         attributes["reset_after"] = bool(inner.reset_after)
     if kind == "rnn":

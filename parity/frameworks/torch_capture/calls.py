@@ -1,9 +1,10 @@
 """One call of a torch function or layer, and which functions are no part of the dataflow."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -195,6 +196,28 @@ class Call:
             return self.args[place]
         # Left out, `dropout_p` is 0; `training` is true of some and false of others.
         return self.kwargs.get(name, default)
+
+
+class Following(Protocol):
+    """What follows calls."""
+
+    def make(self, call: Call) -> Structure:
+        """Make a call."""
+
+    def take(self, call: Call, result: Structure) -> Structure:
+        """Follow a call that is already made."""
+
+    def resolve(self, result: Structure) -> Structure:
+        """Return what goes on for the tensors of a call that was taken."""
+
+    def paused(self) -> contextlib.AbstractContextManager[None]:
+        """Follow nothing inside the context."""
+
+    def note(self, sentence: str) -> None:
+        """Keep a sentence about the present layer."""
+
+    def inside(self, path: str, *, is_layer: bool) -> contextlib.AbstractContextManager[None]:
+        """Take what is called as part of a layer."""
 
 
 def function_call(

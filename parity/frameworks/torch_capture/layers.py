@@ -181,6 +181,7 @@ def _recurrent(call: Call, outputs: list[Tensor]) -> Described | None:
         "units": module.hidden_size,
         "layers": module.num_layers,
         "bidirectional": module.bidirectional,
+        "batch_axis": 0 if module.batch_first else 1,
     }
     if call.name == "gru":
         attributes["reset_after"] = True

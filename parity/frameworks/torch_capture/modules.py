@@ -6,14 +6,15 @@ is made. Functions of `torch.autograd` are no functions of torch: their `forward
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import nn
 from torch.autograd import Function
 
-from parity.frameworks.torch_capture.calls import Call
+from parity.frameworks.torch_capture.calls import Call, Following
+from parity.frameworks.torch_capture.recurrent import follow_layers, is_stack, why_whole
 from parity.frameworks.torch_capture.structures import Structure
 
 # Layers that are followed as one operation, with the kind of each.
@@ -26,25 +27,6 @@ WHOLE_LAYERS: dict[type[nn.Module], str] = {
     nn.RNNCell: "rnn_cell",
     nn.MultiheadAttention: "attention",
 }
-
-
-class Following(Protocol):
-    """What a follower of calls offers to this module."""
-
-    def make(self, call: Call) -> Structure:
-        """Make a call."""
-
-    def take(self, call: Call, result: Structure) -> Structure:
-        """Follow a call that is already made."""
-
-    def resolve(self, result: Structure) -> Structure:
-        """Return what goes on for the tensors of a call that was taken."""
-
-    def paused(self) -> contextlib.AbstractContextManager[None]:
-        """Follow nothing inside the context."""
-
-    def inside(self, path: str, *, is_layer: bool) -> contextlib.AbstractContextManager[None]:
-        """Take what is called as part of a layer."""
 
 
 def is_opaque(module: nn.Module) -> bool:
@@ -137,9 +119,16 @@ def _followed_forward(path: str, module: nn.Module, following: Following) -> Cal
             return forward(*args, **kwargs)
 
     def follow(*args: Structure, **kwargs: Structure) -> Structure:
-        with following.inside(path, is_layer=is_layer):
+        reason = why_whole(module, args, kwargs) if is_stack(module) else None
+        has_parts = is_stack(module) and reason is None
+        with following.inside(path, is_layer=is_layer and not has_parts):
             if kind is None:
                 return forward(*args, **kwargs)
+            if has_parts:
+                with torch._C.DisableTorchFunction():
+                    return follow_layers(module, path, following, args, kwargs)
+            if reason is not None:
+                following.note(reason)
             name = _class_name(module)
             native = name if kind == "opaque" else f"torch.nn.{name}"
             call = Call(
