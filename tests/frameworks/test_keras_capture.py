@@ -5,7 +5,7 @@ import pytest
 
 from parity import runtime
 from parity.rng import stream
-from parity.testing.assertions import assert_close
+from parity.testing.assertions import assert_close, assert_states_close
 
 runtime.select_keras_backend(None)
 
@@ -135,6 +135,68 @@ def test_activation_of_the_users_own_is_what_it_calls():
 
     assert kinds(program) == ["dense", "multiply", "sigmoid", "multiply"]
     assert {operation.path for operation in program.trace.operations} == {"dense"}
+
+
+IMAGES = stream(0, "images").standard_normal((2, 8, 8, 3)).astype(np.float32)
+SPLIT = {
+    "separable": (
+        layers.SeparableConv2D(4, 3, padding="same", depth_multiplier=2, activation="relu"),
+        ["conv", "conv", "relu"],
+    ),
+    "separable without a bias": (
+        layers.SeparableConv2D(4, 3, strides=2, use_bias=False),
+        ["conv", "conv"],
+    ),
+    "rescaling": (layers.Rescaling(0.1, offset=-1.0), ["multiply", "add"]),
+    "offset alone": (layers.Rescaling(1, offset=0.5), ["add"]),
+    "given statistics": (
+        layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0]),
+        ["constant", "subtract", "constant", "divide"],
+    ),
+    "flatten of channels first": (layers.Flatten("channels_first"), ["permute", "reshape"]),
+}
+
+
+@pytest.mark.parametrize(("layer", "expected"), SPLIT.values(), ids=SPLIT)
+def test_layer_that_is_several_operations_shows_them(layer, expected):
+    program = capture_keras(layer, IMAGES)
+
+    assert kinds(program) == expected
+    more = np.concatenate([IMAGES, 2 * IMAGES])
+    assert_close(output_of(program, more), ops.convert_to_numpy(layer(more)), atol=1e-6, rtol=1e-6)
+    exact = output_of(program.astype("float64"), more)
+    assert_close(output_of(program, more), exact, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.backend
+def test_separable_convolution_called_twice_has_one_state():
+    layer = layers.SeparableConv1D(6, 3, padding="same", name="separable")
+
+    program = capture_keras(lambda x: layer(layer(x)), STEPS)
+
+    assert [operation.name for operation in program.trace.operations] == [
+        "separable/depthwise", "separable", "separable/depthwise#2", "separable#2",
+    ]  # fmt: skip
+    expected = {
+        f"separable.{variable.name}": ops.convert_to_numpy(variable) for variable in layer.weights
+    }
+    assert_states_close(program.state(), expected, atol=0, rtol=0)
+
+
+def test_integers_are_cast_before_they_are_rescaled():
+    integers = np.arange(12, dtype="uint8").reshape(3, 4)
+
+    program = capture_keras(layers.Rescaling(1 / 127.5, offset=-1.0), integers)
+
+    assert kinds(program) == ["cast", "multiply", "add"]
+    exact = output_of(program.astype("float64"), integers)
+    assert_close(exact, integers / 127.5 - 1, atol=1e-15, rtol=1e-15)
+
+
+def test_resizing_with_a_filter_is_not_taken_for_plain_interpolation():
+    layer = layers.Resizing(4, 4, antialias=True)
+
+    assert kinds(capture_keras(layer, IMAGES)) == ["resizing"]
 
 
 def bidirectional(**settings):

@@ -151,7 +151,8 @@ class Holdings:
         for path, leaf in self.leaves.items():
             self.names[path] = {}
             for below, variable in leaf.variables.items():
-                name = f"{path}.{below.replace('/', '.')}"
+                known = recording.leaves[path].names
+                name = known.get(below, f"{path}.{below.replace('/', '.')}")
                 self.names[path][below] = name
                 self.variables[name] = variable
         self._borrowed = {
