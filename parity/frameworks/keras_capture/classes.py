@@ -9,6 +9,9 @@ import keras
 
 from parity.frameworks.keras_capture.calls import Layer, Variable
 
+# What the variables of the second layer of a `Bidirectional` begin with.
+BACKWARD = "backward_layer/"
+
 
 def stock_class(layer: Layer) -> str | None:
     """Return the name of the class of Keras's own that a layer is, or is derived from."""
@@ -38,9 +41,19 @@ def variable_names(layer: Layer) -> list[str]:
     """Return the paths of a built layer's variables below it, each once."""
     names: list[str] = []
     for variable in layer.weights:
-        name = path_below(layer, variable)
+        below = path_below(layer, variable)
+        half = _half_of(layer, variable)
+        name = f"{half}{below.rpartition('/')[2]}" if half else below
         names.append(name if name not in names else f"{name}_{len(names)}")
     return names
+
+
+def _half_of(layer: Layer, variable: Variable) -> str:
+    """Return which of the two layers of a `Bidirectional` has a variable; nothing of another."""
+    if not isinstance(layer, keras.layers.Bidirectional):
+        return ""
+    is_backward = any(variable is one for one in layer.backward_layer.weights)
+    return BACKWARD if is_backward else "forward_layer/"
 
 
 def path_below(layer: Layer, variable: Variable) -> str:

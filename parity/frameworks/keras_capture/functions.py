@@ -7,8 +7,8 @@ A function that is not listed keeps its own name as its kind. Source of attribut
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
-import keras
 from keras.src import backend
 
 from parity.frameworks.keras_capture import geometry
@@ -58,7 +58,7 @@ WORDS = {
     "Softplus": "softplus", "Softsign": "softsign", "LogSigmoid": "log_sigmoid",
     "Negative": "negative", "Absolute": "abs", "Abs": "abs", "Exp": "exp", "Log": "log",
     "Sqrt": "sqrt", "Rsqrt": "rsqrt", "Square": "square", "Sin": "sin", "Cos": "cos", "Erf": "erf",
-    "Where": "where", "Matmul": "matmul", "GetItem": "slice", "Slice": "slice",
+    "Where": "where", "Matmul": "matmul",
     "DotProductAttention": "scaled_dot_product_attention",
 }  # fmt: skip
 BINARY = {
@@ -75,8 +75,7 @@ RESHAPING = ("Reshape", "Squeeze", "ExpandDims", "Ravel")
 def describe_function(operation: Function, given: Given) -> Description:
     """Return what a function of Keras's computes."""
     if isinstance(operation, Whole):
-        is_word = operation.call is keras.activations.mish
-        return Description(kind="mish" if is_word else "opaque")
+        return Description(kind="opaque")
     name = type(operation).__name__
     if name in WORDS:
         return Description(kind=WORDS[name])
@@ -173,6 +172,30 @@ def _swap_axes(operation: Function, given: Given) -> Description:
     return Description(kind="permute", attributes={"order": tuple(order)})
 
 
+def _item(operation: Function, given: Given) -> Description:
+    """Describe `x[index]`; an index of tensors is told by the values alone."""
+    del operation
+    index = given.everything[1]
+    entries = tuple(index) if isinstance(index, list | tuple) else (index,)
+    is_plain = all(one is None or isinstance(one, int | slice | EllipsisType) for one in entries)
+    return Description(kind="slice", attributes={"index": entries} if is_plain else {})
+
+
+def _slice(operation: Function, given: Given) -> Description:
+    starts = given.everything[1]
+    if not all(isinstance(start, int) for start in starts):
+        return Description(kind="slice")
+    index = tuple(
+        slice(start, start + size) for start, size in zip(starts, operation.shape, strict=True)
+    )
+    return Description(kind="slice", attributes={"index": index})
+
+
+def _hard_tanh(operation: Function, given: Given) -> Description:
+    del operation, given
+    return Description(kind="clip", attributes={"low": -1.0, "high": 1.0})
+
+
 def _expand(operation: Function, given: Given) -> Description:
     del operation
     return Description(kind="expand", attributes={"shape": given.output})
@@ -254,6 +277,9 @@ DESCRIPTIONS: dict[str, Describe] = {
     "Concatenate": _one_axis("concat"),
     "Stack": _one_axis("stack"),
     "Clip": _clip,
+    "GetItem": _item,
+    "HardTanh": _hard_tanh,
+    "Slice": _slice,
     "Cast": _cast,
     "ConvertToTensor": _cast,
     "Transpose": _transpose,

@@ -3,7 +3,11 @@
 A class that is not listed keeps its own name as its kind.
 """
 
-from parity.frameworks.keras_capture.calls import Description, Layer
+from collections.abc import Callable
+
+import keras
+
+from parity.frameworks.keras_capture.calls import Description, Layer, Tensor
 from parity.frameworks.keras_capture.classes import plain_name, stock_class
 from parity.frameworks.keras_capture.geometry import Shape
 from parity.frameworks.keras_capture.plain_layers import PLAIN
@@ -25,3 +29,27 @@ def describe_layer(layer: Layer, inputs: list[Shape], output: Shape) -> Descript
     if describe is None:
         return Description(kind=plain_name(name), slots=own_slots(name))
     return describe(layer, inputs, output)
+
+
+def is_linear(layer: Layer) -> bool:
+    """Return whether a layer is an activation that returns what it is given."""
+    return stock_class(layer) == "Activation" and layer.activation is keras.activations.linear
+
+
+def fused_activation(layer: Layer) -> Callable[[Tensor], Tensor] | None:
+    """Return the function that a layer applies last, if it does and is not the identity."""
+    if stock_class(layer) not in FUSED:
+        return None
+    activation: Callable[[Tensor], Tensor] | None = layer.activation
+    return None if activation is keras.activations.linear else activation
+
+
+def draws(layer: Layer) -> bool:
+    """Return whether a stock layer draws random numbers in training."""
+    rates = ("rate", "stddev", "dropout", "recurrent_dropout")
+    inner = [layer, *layer._flatten_layers(include_self=False)]
+    return any(
+        isinstance(rate := getattr(part, name, None), int | float) and rate > 0
+        for part in inner
+        for name in rates
+    )

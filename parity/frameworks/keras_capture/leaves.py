@@ -38,14 +38,15 @@ def copy_leaf(record: LeafRecord, *, dtype: str | None, names: Sequence[str] | N
     Args:
         record: The user's layer.
         dtype: What it computes in; None keeps its own.
-        names: Of its variables, in their order; None takes Keras's.
+        names: Of its variables, in their order; None takes those of the user's layer.
     """
     try:
         copy = _copied(record, dtype=dtype)
     except Exception:  # whatever a user's own class raises when it is made of a config
         copy = None
     layer: Layer = record.layer if copy is None else copy
-    names = variable_names(layer) if names is None else names
+    # A copy is built elsewhere, so Keras may call its variables otherwise.
+    names = variable_names(record.layer) if names is None else names
     variables = dict(zip(names, layer.weights, strict=True))
     return Leaf(layer=layer, variables=variables, is_borrowed=copy is None)
 
@@ -150,7 +151,8 @@ class Holdings:
         for path, leaf in self.leaves.items():
             self.names[path] = {}
             for below, variable in leaf.variables.items():
-                name = f"{path}.{below.replace('/', '.')}"
+                known = recording.leaves[path].names
+                name = known.get(below, f"{path}.{below.replace('/', '.')}")
                 self.names[path][below] = name
                 self.variables[name] = variable
         self._borrowed = {

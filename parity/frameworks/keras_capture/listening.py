@@ -3,14 +3,18 @@
 While it does, Keras's own records of calls (its nodes) are not made, so the model keeps none of it.
 
 Source of what is replaced: keras 3.15.1, Layer.__call__, Layer.symbolic_call,
-Operation.symbolic_call, KerasVariable and any_symbolic_tensors.
+Operation.symbolic_call, KerasVariable, KerasTensor, any_symbolic_tensors, and the functions
+hard_silu, mish and sparsemax of keras.activations.
 """
 
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator
+from types import EllipsisType, SimpleNamespace
 
 import keras
+import numpy as np
+from keras.src.activations import activations as activations_module
 from keras.src.backend.common import keras_tensor
 from keras.src.layers import layer as layer_module
 from keras.src.ops import operation as operation_module
@@ -35,9 +39,15 @@ _OPERATORS: dict[str, tuple[str, bool]] = {
     f"__{prefix}{operator}__": (function, not prefix)
     for operator, function in {
         "add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide",
-        "pow": "power", "matmul": "matmul",
+        "pow": "power", "matmul": "matmul", "floordiv": "floor_divide", "mod": "mod",
     }.items()
     for prefix in ("", "r")
+} | {
+    f"__{operator}__": (function, True)
+    for operator, function in {
+        "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal",
+        "ne": "not_equal",
+    }.items()
 }  # fmt: skip
 _UNARY = {"__neg__": "negative", "__abs__": "abs"}
 
@@ -96,6 +106,8 @@ def _listening(recorder: Recorder) -> Iterator[None]:
             (keras_tensor, "KerasTensor", _symbol_class(recorder)),
             (random, "draw_seed", _guarded(recorder, random.draw_seed, "draws random numbers")),
             *_variable_members(recorder),
+            (keras.KerasTensor, "__getitem__", _symbol_item(keras.KerasTensor.__getitem__)),
+            *_activation_members(recorder),
         ]
         for owner, name, member in swap:
             stack.enter_context(_swapped(owner, name, member))
@@ -137,15 +149,17 @@ def _guarded(recorder: Recorder, function: Anything, what: str) -> Anything:
     return call
 
 
-def _variable_members(recorder: Recorder) -> list[tuple[type, str, Nest]]:
+def _variable_members(recorder: Recorder) -> list[tuple[Nest, str, Nest]]:
     """Return the members of variables that show what a body does with them."""
     kind = keras.Variable
-    members: list[tuple[type, str, Nest]] = []
+    members: list[tuple[Nest, str, Nest]] = []
     for name, (function, first) in _OPERATORS.items():
         members.append((kind, name, _binary(recorder, getattr(kind, name), function, first=first)))
     for name, function in _UNARY.items():
         members.append((kind, name, _unary(recorder, getattr(kind, name), function)))
     members.append((kind, "__getitem__", _item(recorder, kind.__getitem__)))
+    # `keras.ops.convert_to_tensor` asks a symbol for both.
+    members += [(kind, "sparse", False), (kind, "ragged", False)]
     guarded = _guarded(recorder, _reader(kind), "reads a variable outside keras.ops")
     members.append((kind, "value", property(guarded)))
     return members
@@ -179,7 +193,39 @@ def _unary(recorder: Recorder, original: Anything, function: str) -> Anything:
 def _item(recorder: Recorder, original: Anything) -> Anything:
     def operate(variable: Variable, index: Nest) -> Tensor:
         if recorder.follows:
-            return keras.ops.get_item(variable, index)
+            return keras.ops.get_item(variable, _as_tuple(index))
         return original(variable, index)
 
     return operate
+
+
+def _symbol_item(original: Anything) -> Anything:
+    return lambda symbol, index: original(symbol, _as_tuple(index))
+
+
+def _as_tuple(index: Nest) -> Nest:
+    """Return an index of which Keras can tell the shape: it takes no bare slice."""
+    entries = index if isinstance(index, tuple) else (index,)
+    whole = tuple(int(one) if isinstance(one, np.integer) else one for one in entries)
+    is_plain = all(one is None or isinstance(one, int | slice | EllipsisType) for one in whole)
+    return whole if is_plain else index
+
+
+def _activation_members(recorder: Recorder) -> list[tuple[Nest, str, Nest]]:
+    """Return what lets Keras's activations that begin with tensors of the backend take symbols."""
+    module = activations_module
+    of_tensors = module.backend.convert_to_tensor
+    mish = module.Mish.static_call
+
+    def is_followed(x: Tensor) -> bool:
+        return recorder.follows and isinstance(x, keras.KerasTensor | keras.Variable)
+
+    def convert_to_tensor(x: Tensor, *args: Nest, **kwargs: Nest) -> Tensor:
+        return x if is_followed(x) else of_tensors(x, *args, **kwargs)
+
+    def static_call(x: Tensor) -> Tensor:
+        return module.Mish().symbolic_call(x) if is_followed(x) else mish(x)
+
+    backend = SimpleNamespace(**vars(module.backend))
+    backend.convert_to_tensor = convert_to_tensor
+    return [(module, "backend", backend), (module.Mish, "static_call", staticmethod(static_call))]

@@ -80,8 +80,22 @@ def _zero_padding(layer: Layer, inputs: list[Shape], output: Shape) -> Descripti
     )
 
 
+def _cropping(layer: Layer, inputs: list[Shape], output: Shape) -> Description:
+    del output
+    rank = len(inputs[0])
+    index = [slice(None)] * rank
+    cropping = [layer.cropping] if rank == 3 else layer.cropping
+    spatial = geometry.spatial_axes(getattr(layer, "data_format", "channels_last"), rank)
+    for axis, (before, after) in zip(spatial, cropping, strict=True):
+        index[axis] = slice(int(before), -int(after) or None)
+    return Description(kind="slice", attributes={"index": tuple(index)})
+
+
 def _resize(layer: Layer, inputs: list[Shape], output: Shape) -> Description:
     rank = len(inputs[0])
+    special = ("antialias", "crop_to_aspect_ratio", "pad_to_aspect_ratio")
+    if any(getattr(layer, name, False) for name in special):
+        return Description(kind="resizing")
     data_format = getattr(layer, "data_format", "channels_last")
     return Description(
         kind="resize",
@@ -207,7 +221,7 @@ for _rank in (1, 2, 3):
         f"GlobalAveragePooling{_rank}D": _global_pool("mean"),
         f"GlobalMaxPooling{_rank}D": _global_pool("max"),
         f"ZeroPadding{_rank}D": _zero_padding,
-        f"Cropping{_rank}D": _word("slice"),
+        f"Cropping{_rank}D": _cropping,
         f"UpSampling{_rank}D": _resize,
         f"SpatialDropout{_rank}D": _dropout,
     }

@@ -12,7 +12,7 @@ import numpy as np
 from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from parity.errors import CaptureError
-from parity.frameworks.keras_capture import functions, geometry, layers
+from parity.frameworks.keras_capture import expansions, functions, geometry, layers
 from parity.frameworks.keras_capture.calls import (
     Call,
     Description,
@@ -62,6 +62,7 @@ class Recorder:
         self._count = 0
         self._names: dict[str, int] = {}
         self._within_leaf = False
+        self._halves: dict[int, tuple[str, tuple[expansions.Half, ...]]] = {}
 
     @property
     def follows(self) -> bool:
@@ -77,7 +78,7 @@ class Recorder:
         """Stand in for `Layer.symbolic_call`, where Keras infers the shapes of an output."""
         if not self.follows:
             return original(layer, *args, **kwargs)
-        if stock_class(layer) in layers.PASSING or _is_linear(layer):
+        if stock_class(layer) in layers.PASSING or layers.is_linear(layer):
             return args[0]
         if stock_class(layer) is None:
             return self._expand(layer, original, args, kwargs)
@@ -152,21 +153,58 @@ class Recorder:
     ) -> Tensor:
         if stock_class(layer) == "Activation":
             return self._activated(layer, layer.activation, args[0])
-        activation = _fused_activation(layer)
+        function = expansions.as_functions(layer, args[0])
+        if function is not None:
+            return self._activated(layer, function, args[0])
+        activation = layers.fused_activation(layer)
+        if stock_class(layer) in expansions.SEPARABLE:
+            outputs = self._call_halves(layer, original, args[0])
+        else:
+            path = self._register(layer, (args, kwargs), split=activation is not None)
+            outputs = self._call_stock(layer, path, original, args, kwargs)
+        return outputs if activation is None else self._activated(layer, activation, outputs)
+
+    def _call_halves(self, layer: Layer, original: Infer, symbol: Tensor) -> Tensor:
+        """Call the two convolutions of a separable one."""
+        if id(layer) not in self._halves:
+            self._within_leaf = True
+            try:
+                halves = expansions.separable_halves(layer, symbol.shape)
+            finally:
+                self._within_leaf = False
+            self._halves[id(layer)] = _free(self._path_of(layer), self.leaves), halves
+        path, halves = self._halves[id(layer)]
+        for half in halves:
+            at = self._register(
+                half.layer,
+                ((symbol,), {}),
+                path=f"{path}{half.ending}",
+                names={own: f"{path}.{source}" for own, source in half.names.items()},
+            )
+            symbol = self._call_stock(half.layer, at, original, (symbol,), {})
+        return symbol
+
+    def _call_stock(
+        self,
+        layer: Layer,
+        path: str,
+        original: Infer,
+        args: tuple[Nest, ...],
+        kwargs: Nest,
+    ) -> Tensor:
         outputs = self._infer(layer, original, args, kwargs)
-        path = self._register(layer, (args, kwargs), split=activation is not None)
         shapes = [geometry.shape_of(leaf) for leaf in flatten((args, kwargs)) if _is_tensor(leaf)]
         first = next(leaf for leaf in flatten(outputs) if _is_tensor(leaf))
         description = layers.describe_layer(layer, shapes, geometry.shape_of(first))
-        if _draws(layer) and description.kind != "dropout":
+        if layers.draws(layer) and description.kind != "dropout":
             self.notes.append(f"{path}: draws random numbers in training; here it draws none.")
         self._record_leaf(layer, path, description, args, kwargs, outputs)
-        return outputs if activation is None else self._activated(layer, activation, outputs)
+        return outputs
 
     def _activated(
         self, layer: Layer, activation: Callable[[Tensor], Tensor], symbol: Tensor
     ) -> Tensor:
-        """Apply a layer's activation, in one piece where its body takes no symbols."""
+        """Apply a function of a layer's, in one piece where its body takes no symbols."""
         count, names = len(self.calls), dict(self._names)
         self._frames.append(Frame(path=self._path_of(layer), layer=layer))
         try:
@@ -201,7 +239,7 @@ class Recorder:
         arguments = replace_leaves(args, self._reference)
         keywords = replace_leaves(keywords, self._reference)
         takes = getattr(layer, "_call_has_training_arg", False)
-        silenced = _draws(layer) and description.kind not in ("dropout", "opaque")
+        silenced = layers.draws(layer) and description.kind not in ("dropout", "opaque")
         self.calls.append(
             Call(
                 name=self._unique(path),
@@ -312,16 +350,15 @@ class Recorder:
         layer: Layer,
         arguments: tuple[Nest, dict[str, Nest]],
         *,
-        split: bool = False,
-        opaque: bool = False,
+        path: str | None = None,
+        **facts: Nest,
     ) -> str:
-        for path, record in self.leaves.items():
+        """Return the path of a layer that is called, with what else its record says."""
+        for taken, record in self.leaves.items():
             if record.layer is layer:
-                return path
-        path = _free(self._path_of(layer), self.leaves)
-        self.leaves[path] = LeafRecord(
-            path=path, layer=layer, arguments=arguments, split=split, opaque=opaque
-        )
+                return taken
+        path = _free(self._path_of(layer), self.leaves) if path is None else path
+        self.leaves[path] = LeafRecord(path=path, layer=layer, arguments=arguments, **facts)
         return path
 
     def _unique(self, name: str) -> str:
@@ -340,29 +377,6 @@ def describe_reason(error: Exception) -> str:
 
 def _is_tensor(leaf: Nest) -> bool:
     return isinstance(leaf, keras.KerasTensor | keras.Variable)
-
-
-def _is_linear(layer: Layer) -> bool:
-    return stock_class(layer) == "Activation" and layer.activation is keras.activations.linear
-
-
-def _fused_activation(layer: Layer) -> Callable[[Tensor], Tensor] | None:
-    """Return the function that a layer applies last, if it does and is not the identity."""
-    if stock_class(layer) not in layers.FUSED:
-        return None
-    activation: Callable[[Tensor], Tensor] | None = layer.activation
-    return None if activation is keras.activations.linear else activation
-
-
-def _draws(layer: Layer) -> bool:
-    """Return whether a stock layer draws random numbers in training."""
-    rates = ("rate", "stddev", "dropout", "recurrent_dropout")
-    inner = [layer, *layer._flatten_layers(include_self=False)]
-    return any(
-        isinstance(rate := getattr(part, name, None), int | float) and rate > 0
-        for part in inner
-        for name in rates
-    )
 
 
 def _owns(layer: Layer, variable: Variable) -> bool:

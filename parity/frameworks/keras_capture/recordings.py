@@ -1,7 +1,7 @@
 """What a call on symbols did: the calls that its outputs need, and what they are made with."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from parity.frameworks.keras_capture.calls import (
     Call,
@@ -25,6 +25,7 @@ class LeafRecord:
         split: Whether its activation is an operation of its own.
         opaque: Whether its `call` could not be followed.
         arguments: What it was called with first, by place and by name: symbols among them.
+        names: Of variables below it -> in the state, where that is not below the path.
     """
 
     path: str
@@ -32,6 +33,7 @@ class LeafRecord:
     arguments: tuple[Nest, dict[str, Nest]]
     split: bool = False
     opaque: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

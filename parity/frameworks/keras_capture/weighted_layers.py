@@ -11,7 +11,12 @@ from keras.src.backend.common import backend_utils
 from conversion.layouts import LAYOUTS
 from parity.frameworks.keras_capture import geometry
 from parity.frameworks.keras_capture.calls import Attribute, Describe, Description, Layer
-from parity.frameworks.keras_capture.classes import plain_name, stock_class, variable_names
+from parity.frameworks.keras_capture.classes import (
+    BACKWARD,
+    plain_name,
+    stock_class,
+    variable_names,
+)
 from parity.frameworks.keras_capture.geometry import Shape
 
 SPATIAL = {1: "w", 2: "hw", 3: "dhw"}
@@ -184,15 +189,13 @@ def _recurrent(layer: Layer, inputs: list[Shape], output: Shape) -> Description:
         attributes["reset_after"] = bool(inner.reset_after)
     if kind == "rnn":
         attributes["activation"] = keras.activations.serialize(inner.activation)
-    slots = {
-        variable: _recurrent_slot(layer, variable, both=both) for variable in variable_names(layer)
-    }
+    slots = {variable: _recurrent_slot(variable) for variable in variable_names(layer)}
     return Description(kind=kind, attributes=attributes, slots=slots)
 
 
-def _recurrent_slot(layer: Layer, variable: str, *, both: bool) -> str:
+def _recurrent_slot(variable: str) -> str:
     last = variable.rpartition("/")[2]
-    return f"reverse.{last}" if both and variable.startswith(layer.backward_layer.name) else last
+    return f"reverse.{last}" if variable.startswith(BACKWARD) else last
 
 
 def _attention(layer: Layer, inputs: list[Shape], output: Shape) -> Description:
