@@ -92,7 +92,8 @@ def _first_alone(match: Match, side: int, figure: Figure) -> str:
     trace = match.traces[side]
     makers = {value: one for one in trace.operations for value in one.outputs}
     alone = set(match.missing(side))
-    points = {point.values[side] for point in match.points}
+    # An output that a counterpart makes is that operation's point too.
+    points = {point.values[side] for point in match.points if point.kind != "output"}
     starts = [
         value
         for point in match.points

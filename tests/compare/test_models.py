@@ -102,6 +102,15 @@ def test_a_wrong_port_diverges_at_its_first_wrong_layer(mistake):
     assert (finding.phase, finding.reference_layer) == ("forward", layer)
 
 
+def test_what_one_side_does_more_at_its_end_is_named():
+    head = nn.Linear(3, 3)
+
+    finding = parity.compare_models(head, nn.Sequential(head, nn.Softmax(-1)), IMAGES[0, 0, :, :3])
+
+    assert finding.verdict == "diverges"
+    assert (finding.reference_layer, finding.candidate_layer) == ("output", "1")
+
+
 def test_torch_is_compared_with_torch():
     reference = measured(Net())
     twin = nn.Sequential(

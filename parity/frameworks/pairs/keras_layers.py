@@ -4,7 +4,7 @@ A part's arrays are in the order of its layer's `weights`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import keras
@@ -73,10 +73,18 @@ def _flatten(node: Node, making: Making) -> list[Part]:
     return [Part(call=keras.layers.Permute((3, 1, 2), name=f"{making.name}_permute")), main]
 
 
+def _batch_norm_class(settings: Mapping[str, Any]) -> type[keras.layers.BatchNormalization]:
+    from models_keras.layers import BatchNormalization
+
+    if settings.get("frozen"):
+        return FrozenBatchNormalization
+    return keras.layers.BatchNormalization if settings.get("biased") else BatchNormalization
+
+
 def _batch_norm(node: Node, making: Making) -> list[Part]:
+    """Store the unbiased variance, as PyTorch does; stock Keras, a fault here, the biased one."""
     slots, settings = making.plan.slots(node.name), node.settings
-    is_frozen = bool(settings.get("frozen"))
-    kind = FrozenBatchNormalization if is_frozen else keras.layers.BatchNormalization
+    kind = _batch_norm_class(settings)
     layer = kind(momentum=settings["stats_decay"], epsilon=settings["epsilon"], name=making.name)
     names = ("weight", "bias", "running_mean", "running_var")
     return [Part(call=layer, arrays=tuple(slots[name] for name in names), is_main=True)]

@@ -180,6 +180,9 @@ def _calls(
             parts_of[node.name] = parts
             inner.append((node.name, node.inputs, parts))
             paths[node.name] = _path(parts, group if is_nested else "")
+            if not parts:
+                # The layer before applies it.
+                paths[node.name] = f"{paths[node.inputs[0]]}/"
         if group and is_nested:
             layer = Inner(inner, group_inputs(nodes), nodes[-1].name, name=group)
             calls.append((nodes[-1].name, group_inputs(nodes), [Part(call=layer)]))
@@ -190,7 +193,7 @@ def _calls(
 
 def _path(parts: Sequence[Part], group: str) -> str:
     main = [part.call.name for part in parts if part.is_main]
-    return ".".join(filter(None, [group, *main]))
+    return ".".join(filter(None, [group, *main])) if main else f"{group}/"
 
 
 def _fill(part: Part) -> None:
@@ -204,8 +207,8 @@ def _build_twin(spec: ModelSpec, plan: Plan) -> Built:
     model = models_keras.build_model(spec)
     for variable, array in _twin_arrays(plan, model):
         variable.assign(array)
-    paths = {name.rpartition(".")[0] for name in plan.weights}
-    return Built(model=model, paths={path: keras_name(path) for path in sorted(paths)})
+    layers = [name.rpartition(".")[0] for name in plan.weights]
+    return Built(model=model, paths={name: name for name in layers})
 
 
 def _twin_arrays(plan: Plan, model: keras.Model) -> list[tuple[Any, Array]]:

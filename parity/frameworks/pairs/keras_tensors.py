@@ -77,8 +77,8 @@ class FrozenBatchNormalization(keras.layers.BatchNormalization):
 class Positions(keras.layers.Layer):
     """A learned vector for each position, added."""
 
-    def __init__(self, length: int, width: int, *, name: str) -> None:
-        super().__init__(name=name)
+    def __init__(self, length: int, width: int, **options: Any) -> None:  # noqa: ANN401  # Keras's own
+        super().__init__(**options)
         self.length, self.width = length, width
 
     def build(self, shape: Any) -> None:  # noqa: ANN401  # Keras's signature
@@ -90,13 +90,20 @@ class Positions(keras.layers.Layer):
         """Return `x` plus the vectors of its positions."""
         return x + self.table[: x.shape[1]]
 
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` rebuilds it from."""
+        return {**super().get_config(), "length": self.length, "width": self.width}
+
 
 class EmbeddedPositions(keras.layers.Layer):
     """The same as an embedding of the numbers of the positions."""
 
-    def __init__(self, length: int, width: int, *, name: str) -> None:
-        super().__init__(name=name)
-        self.embedding = keras.layers.Embedding(length, width, name="positions")
+    def __init__(self, length: int, width: int, **options: Any) -> None:  # noqa: ANN401  # Keras's own
+        super().__init__(**options)
+        self.length, self.width = length, width
+        self.embedding = keras.layers.Embedding(
+            length, width, dtype=self.dtype_policy, name="positions"
+        )
 
     def build(self, shape: Any) -> None:  # noqa: ANN401  # Keras's signature
         """Make the table."""
@@ -105,6 +112,10 @@ class EmbeddedPositions(keras.layers.Layer):
     def call(self, x: Tensor) -> Tensor:
         """Return `x` plus the vectors of its positions."""
         return x + self.embedding(ops.arange(x.shape[1]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what `from_config` rebuilds it from."""
+        return {**super().get_config(), "length": self.length, "width": self.width}
 
 
 class Bias(keras.layers.Layer):

@@ -131,7 +131,7 @@ class Built:
     Attributes:
         model: An `nn.Module` or a `keras.Model`.
         paths: Node -> path of its layer, joined by dots; of a function of tensors the path of the
-            layer whose body calls it, empty in the model's own.
+            layer whose body calls it, empty in the model's own, and a slash.
         slots: Of a torch model: name in its `state_dict` -> name in the plan's weights.
     """
 

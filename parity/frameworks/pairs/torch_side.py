@@ -150,7 +150,7 @@ def _append(
             named.append((name, part))
             if name and (part.is_main or node.name not in paths):
                 paths[node.name] = f"{prefix}{name}"
-        paths.setdefault(node.name, prefix.removesuffix("."))
+        paths.setdefault(node.name, f"{prefix.removesuffix('.')}/")
         graph.append(node.name, node.inputs, named)
     return paths
 

@@ -259,6 +259,12 @@ NODE_FAULTS: dict[str, NodeFault] = {
         change=_setting("stats_decay", _DECAYS.__getitem__),
         phase="buffers",
     ),
+    "variance_biased": NodeFault(
+        kinds=("batch_norm",),
+        change=_setting("biased", lambda _: True),
+        phase="buffers",
+        sides=("keras",),
+    ),
     "statistics_frozen": NodeFault(
         kinds=("batch_norm",), change=_setting("frozen", lambda _: True), phase="training"
     ),

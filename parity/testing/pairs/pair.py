@@ -103,7 +103,7 @@ class Pair:
         """Path of each node's layer in either model, joined by dots.
 
         A node that is a function of tensors has the path of the one whose body calls it, empty in
-        the model's own.
+        the model's own, and a slash. A node that one side lacks has an empty one there.
         """
         paths = {side: build_side(self.plan(side), side, dtype="float32").paths for side in SIDES}
         names = dict.fromkeys([*paths["torch"], *paths["keras"]])
