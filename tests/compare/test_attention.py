@@ -217,6 +217,26 @@ class MaskedWritten(Written):
         return self.head(self.out(mixed.transpose(1, 2).flatten(2)))
 
 
+class Called(Layer):
+    """The layer's arrays given to torch's function, steps first."""
+
+    def forward(self, x):
+        y, own = self.norm(x).transpose(0, 1), self.attention
+        arrays = own.in_proj_weight, own.in_proj_bias, None, None, False, 0.0
+        projection = own.out_proj.weight, own.out_proj.bias
+        mixed, _ = F.multi_head_attention_forward(
+            y, y, y, WIDTH, HEADS, *arrays, *projection, training=False, need_weights=False
+        )
+        return self.head(x + mixed.transpose(0, 1))
+
+
+@pytest.mark.parametrize("way", ["chunks", "separate"])
+def test_the_function_that_the_layer_calls_is_a_layer_too(way):
+    finding = compared(Called(), WAYS[way](), "torch", "torch")
+
+    assert finding.is_equivalent, finding.reason
+
+
 MASK = np.where(AHEAD, np.float32(-1e9), np.float32(0))
 
 

@@ -195,6 +195,31 @@ def _attention(call: Call, outputs: list[Tensor]) -> Described | None:
     return None if call.module is None else _whole(call, {"heads": call.module.num_heads})
 
 
+def _attention_function(call: Call, outputs: list[Tensor]) -> Described | None:
+    del outputs
+    a = call.bind(
+        "query key value embed_dim_to_check num_heads in_proj_weight in_proj_bias bias_k bias_v "
+        "add_zero_attn dropout_p out_proj_weight out_proj_bias"
+    )
+    if a.add_zero_attn or a.bias_k is not None or a.bias_v is not None:
+        return None
+    separate = {
+        name: call.kwargs.get(name) for name in ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+    }
+    weights = present(
+        in_proj_weight=a.in_proj_weight,
+        **separate,
+        in_proj_bias=a.in_proj_bias,
+        **{"out_proj.weight": a.out_proj_weight, "out_proj.bias": a.out_proj_bias},
+    )
+    return Described(
+        kind="attention",
+        operands=(a.query, a.key, a.value),
+        weights=weights,
+        attributes={"heads": a.num_heads},
+    )
+
+
 def _any_layer(call: Call, outputs: list[Tensor]) -> Described | None:
     del outputs
     return _whole(call, {})
@@ -244,6 +269,7 @@ LAYER_READERS: dict[str, Reader] = {
     "gru": _recurrent,
     "rnn": _recurrent,
     "attention": _attention,
+    "multi_head_attention_forward": _attention_function,
     "lstm_cell": _any_layer,
     "gru_cell": _any_layer,
     "rnn_cell": _any_layer,
