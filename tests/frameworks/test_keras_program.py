@@ -1,5 +1,7 @@
 """Keras models as programs: what is recorded, and that runs of it are the model's own."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -353,7 +355,7 @@ def test_opaque_layer_computes_in_float64_if_keras_can_copy_it():
 
 
 class Fixed(Raw):
-    """Cannot be made of a config."""
+    """Cannot be made of a config, nor copied with what it holds."""
 
     def __init__(self, thing, **settings):
         super().__init__(**settings)
@@ -362,7 +364,7 @@ class Fixed(Raw):
 
 @pytest.mark.backend
 def test_layer_that_cannot_be_copied_is_used_itself_and_gets_its_arrays_back():
-    layer = Fixed(object(), name="fixed")
+    layer = Fixed(threading.Lock(), name="fixed")
     program = capture_keras(layer, ROWS)
 
     program.load_state({"fixed.w": np.full(5, 3, np.float32)})
