@@ -68,7 +68,6 @@ def test_functional_net_is_recorded_in_the_order_of_its_calls():
     ]  # fmt: skip
 
 
-@pytest.mark.backend
 def test_run_repeats_the_model():
     model = residual_net()
 
@@ -115,7 +114,6 @@ class Subclassed(keras.Model):
         return {"logits": self.head(self.branch(x)), "more": [ops.mean(x, axis=-1), x]}
 
 
-@pytest.mark.backend
 def test_nested_layers_are_followed_in_the_order_of_their_calls():
     program = capture_keras(Subclassed(), ROWS)
 
@@ -171,7 +169,6 @@ def test_gradients_are_the_plain_ones(training):
     assert_states_close(run.parameter_gradients, gradients, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.backend
 def test_replaced_value_cuts_the_gradient():
     program = capture_keras(residual_net(), IMAGES)
     value = program.trace.operations[2].outputs[0]  # of the batch norm
@@ -201,7 +198,6 @@ def test_replaced_value_goes_on_and_the_computed_one_is_kept():
     assert_identical(run.values[norm.outputs[0]], plain.values[norm.outputs[0]])
 
 
-@pytest.mark.backend
 def test_gradient_of_a_value_within_is_that_of_a_cut_there():
     program = capture_keras(residual_net(), IMAGES)
     value = program.trace.operations[4].outputs[0]  # all goes through it
@@ -227,7 +223,6 @@ def test_batch_may_differ_from_the_one_traced():
     assert run.gradients[5].shape == (3, 4, 4, 4)
 
 
-@pytest.mark.backend
 def test_buffers_move_in_training_and_are_put_back():
     program = capture_keras(residual_net(), IMAGES)
     before = program.state()
@@ -239,7 +234,6 @@ def test_buffers_move_in_training_and_are_put_back():
     assert_states_close(program.state(), before, atol=0, rtol=0)
 
 
-@pytest.mark.backend
 def test_model_of_the_user_is_not_touched():
     model = keras.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.5)])
     model.build((2, 5))
@@ -504,7 +498,6 @@ def test_bilinear_resizing_computes_in_float64():
     assert_close(actual, expected.transpose(0, 2, 3, 1), atol=1e-14, rtol=1e-14)
 
 
-@pytest.mark.backend
 def test_net_computes_in_float64_from_the_same_state():
     program = capture_keras(residual_net(), IMAGES)
     double = program.astype("float64")
@@ -518,7 +511,6 @@ def test_net_computes_in_float64_from_the_same_state():
     assert keras.config.floatx() == "float32"
 
 
-@pytest.mark.backend
 def test_transformer_block_in_float64_agrees_with_numpy():
     rows = stream(0, "rows").standard_normal((3, 6))
     block = keras.Sequential(
