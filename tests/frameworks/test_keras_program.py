@@ -1,5 +1,7 @@
 """Keras models as programs: what is recorded, and that runs of it are the model's own."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -66,7 +68,6 @@ def test_functional_net_is_recorded_in_the_order_of_its_calls():
     ]  # fmt: skip
 
 
-@pytest.mark.backend
 def test_run_repeats_the_model():
     model = residual_net()
 
@@ -113,7 +114,6 @@ class Subclassed(keras.Model):
         return {"logits": self.head(self.branch(x)), "more": [ops.mean(x, axis=-1), x]}
 
 
-@pytest.mark.backend
 def test_nested_layers_are_followed_in_the_order_of_their_calls():
     program = capture_keras(Subclassed(), ROWS)
 
@@ -169,7 +169,6 @@ def test_gradients_are_the_plain_ones(training):
     assert_states_close(run.parameter_gradients, gradients, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.backend
 def test_replaced_value_cuts_the_gradient():
     program = capture_keras(residual_net(), IMAGES)
     value = program.trace.operations[2].outputs[0]  # of the batch norm
@@ -199,7 +198,6 @@ def test_replaced_value_goes_on_and_the_computed_one_is_kept():
     assert_identical(run.values[norm.outputs[0]], plain.values[norm.outputs[0]])
 
 
-@pytest.mark.backend
 def test_gradient_of_a_value_within_is_that_of_a_cut_there():
     program = capture_keras(residual_net(), IMAGES)
     value = program.trace.operations[4].outputs[0]  # all goes through it
@@ -225,7 +223,6 @@ def test_batch_may_differ_from_the_one_traced():
     assert run.gradients[5].shape == (3, 4, 4, 4)
 
 
-@pytest.mark.backend
 def test_buffers_move_in_training_and_are_put_back():
     program = capture_keras(residual_net(), IMAGES)
     before = program.state()
@@ -237,7 +234,6 @@ def test_buffers_move_in_training_and_are_put_back():
     assert_states_close(program.state(), before, atol=0, rtol=0)
 
 
-@pytest.mark.backend
 def test_model_of_the_user_is_not_touched():
     model = keras.Sequential([layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.5)])
     model.build((2, 5))
@@ -353,7 +349,7 @@ def test_opaque_layer_computes_in_float64_if_keras_can_copy_it():
 
 
 class Fixed(Raw):
-    """Cannot be made of a config."""
+    """Cannot be made of a config, nor copied with what it holds."""
 
     def __init__(self, thing, **settings):
         super().__init__(**settings)
@@ -362,7 +358,7 @@ class Fixed(Raw):
 
 @pytest.mark.backend
 def test_layer_that_cannot_be_copied_is_used_itself_and_gets_its_arrays_back():
-    layer = Fixed(object(), name="fixed")
+    layer = Fixed(threading.Lock(), name="fixed")
     program = capture_keras(layer, ROWS)
 
     program.load_state({"fixed.w": np.full(5, 3, np.float32)})
@@ -502,7 +498,6 @@ def test_bilinear_resizing_computes_in_float64():
     assert_close(actual, expected.transpose(0, 2, 3, 1), atol=1e-14, rtol=1e-14)
 
 
-@pytest.mark.backend
 def test_net_computes_in_float64_from_the_same_state():
     program = capture_keras(residual_net(), IMAGES)
     double = program.astype("float64")
@@ -516,7 +511,6 @@ def test_net_computes_in_float64_from_the_same_state():
     assert keras.config.floatx() == "float32"
 
 
-@pytest.mark.backend
 def test_transformer_block_in_float64_agrees_with_numpy():
     rows = stream(0, "rows").standard_normal((3, 6))
     block = keras.Sequential(

@@ -1,10 +1,10 @@
 """The layers that a program runs: copies of the user's, in the precision of the program.
 
-A copy is made of a layer's config and takes over its arrays. A layer that cannot be copied is used
-itself, and gets its own arrays back after each run.
+A copy is made of a layer's config, or else of what the layer holds, and takes over its arrays. A
+layer that cannot be copied is used itself, and gets its own arrays back after each run.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +14,11 @@ import numpy as np
 from parity.frameworks.keras_capture.calls import Layer, Nest, Variable, replace_leaves
 from parity.frameworks.keras_capture.classes import variable_names
 from parity.frameworks.keras_capture.recordings import LeafRecord, Recording
+from parity.frameworks.keras_capture.twins import copy_variable, make_twin
 from parity.frameworks.program import Array, State
+
+# A record and the dtype of the copy -> the copy, or None if there can be none.
+Make = Callable[..., Layer | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +44,27 @@ def copy_leaf(record: LeafRecord, *, dtype: str | None, names: Sequence[str] | N
         dtype: What it computes in; None keeps its own.
         names: Of its variables, in their order; None takes those of the user's layer.
     """
-    try:
-        copy = _copied(record, dtype=dtype)
-    except Exception:  # whatever a user's own class raises when it is made of a config
-        copy = None
+    copy = _tried(_copied, record, dtype=dtype) or _tried(_twin, record, dtype=dtype)
     layer: Layer = record.layer if copy is None else copy
     # A copy is built elsewhere, so Keras may call its variables otherwise.
     names = variable_names(record.layer) if names is None else names
     variables = dict(zip(names, layer.weights, strict=True))
     return Leaf(layer=layer, variables=variables, is_borrowed=copy is None)
+
+
+def _tried(make: Make, record: LeafRecord, *, dtype: str | None) -> Layer | None:
+    try:
+        return make(record, dtype=dtype)
+    except Exception:  # whatever a user's own class raises when it is made of a config, or copied
+        return None
+
+
+def _twin(record: LeafRecord, *, dtype: str | None) -> Layer | None:
+    """Return a copy that needs no config."""
+    layer = make_twin(record, dtype=dtype)
+    if layer is not None:
+        _take_over(layer, record.layer)
+    return layer
 
 
 def _copied(record: LeafRecord, *, dtype: str | None) -> Layer | None:
@@ -67,13 +83,18 @@ def _copied(record: LeafRecord, *, dtype: str | None) -> Layer | None:
     shapes = [tuple(variable.shape) for variable in layer.weights]
     if shapes != [tuple(variable.shape) for variable in original.weights]:
         return None
+    _take_over(layer, original)
+    return layer
+
+
+def _take_over(layer: Layer, original: Layer) -> None:
+    """Give a copy the arrays of its original."""
     for variable, source in zip(layer.weights, original.weights, strict=True):
         variable.assign(keras.ops.convert_to_numpy(source.value))
         # Trained or not is also set on variables, after a layer is made.
         if variable.trainable != source.trainable:
             variable.trainable = source.trainable
     derive_constants(layer)
-    return layer
 
 
 def derive_constants(layer: Layer) -> None:
@@ -112,17 +133,6 @@ def _in_dtype(config: Nest, dtype: str) -> Nest:
 def _is_float_policy(value: Nest) -> bool:
     name = value.get("config", {}).get("name") if isinstance(value, dict) else value
     return isinstance(name, str) and "float" in name
-
-
-def copy_variable(variable: Variable, *, dtype: str | None) -> Variable:
-    """Return a variable of the same array."""
-    own = keras.backend.standardize_dtype(variable.dtype)
-    return keras.Variable(
-        keras.ops.convert_to_numpy(variable.value),
-        dtype=dtype if dtype is not None and "float" in own else own,
-        trainable=variable.trainable,
-        name=variable.name.replace("/", "_"),
-    )
 
 
 class Holdings:
