@@ -11,6 +11,7 @@ that the fault was seeded in, or of one that the fault puts in, leaves out or mo
 (`parity.testing.pairs.places`).
 """
 
+import dataclasses
 import gc
 import time
 import traceback
@@ -109,10 +110,17 @@ def draw_seeds(key: str, count: int) -> list[int]:
 
 
 def compare_pair(pair: Pair) -> Finding:
-    """Compare the float32 models of a pair in every phase, with the loss of a classifier."""
+    """Compare the float32 models of a pair in every phase, with the loss of a classifier.
+
+    A candidate that is given the reference's weights starts from others, so that one that it is not
+    given shows.
+    """
     from parity.compare.models import compare_models
 
     sides = (pair.reference_side, pair.candidate_side)
+    if pair.weights_mode == "transfer":
+        others = {name: 0.5 * array for name, array in pair.candidate.weights.items()}
+        pair = dataclasses.replace(pair, candidate=pair.candidate.with_weights(others))
     reference, candidate = (pair.build(side) for side in sides)
     inputs = pair.inputs()
     first, second = (_loss(side) for side in sides)

@@ -1,6 +1,7 @@
 """From what was measured to a verdict."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from parity.compare.alignment import has_weights
 from parity.compare.comparison import Comparison
@@ -53,7 +54,8 @@ def conclude(
         )
 
     if unfit and (wrong or match.unlike):
-        return finding("not the same function", f"{unfit}.", wrong)
+        found = finding("not the same function", f"{unfit}.", wrong)
+        return _at_unlike(found, match, wrong)
     if sensitivity is not None and sensitivity < VACUOUS:
         return finding(
             "vacuous",
@@ -79,6 +81,25 @@ def conclude(
             f"at {hidden.reference}, by {hidden.gap:.1e} of its scale.",
         )
     return finding("numerically equivalent", "every gap is rounding.")
+
+
+def _at_unlike(found: Finding, match: Match, wrong: Figure | None) -> Finding:
+    """Return the finding at the first values of unlike shapes, where nothing is wrong before."""
+    if not match.unlike or (wrong is not None and wrong.phase == "weights"):
+        return found
+    first = match.unlike[0]
+    places = {one.name: place for place, one in enumerate(match.traces[0].operations)}
+    if wrong is not None and wrong.phase == "forward":
+        # The model's outputs are no operations.
+        before, at = (places.get(name, len(places)) for name in (wrong.reference, first.reference))
+        if before < at:
+            return found
+    return replace(
+        found,
+        phase="forward",
+        reference_layer=first.reference,
+        candidate_layer=first.candidate,
+    )
 
 
 def _first_alone(match: Match, side: int, figure: Figure) -> str:
@@ -134,7 +155,7 @@ def _describe_wrong(figure: Figure) -> str:
 def _describe_unfit(match: Match) -> str:
     """Return why no assignment of weights makes the two one function; empty if one may."""
     trace = match.traces
-    problems = list(match.unlike)
+    problems = describe_unlike(match)
     for side, word in enumerate(("reference", "candidate")):
         layers = {operation.name for operation in trace[side].operations if has_weights(operation)}
         missing = [name for name in match.missing(side) if name in layers]
@@ -170,5 +191,14 @@ def describe_structure(match: Match) -> tuple[str, ...]:
         how = "kept as it is" if value is None else f"set to {value:g}"
         sentences.append(f"array nothing gives: {name}, {how}")
     sentences += [f"unlike arrays: {sentence}" for sentence in match.weights.unlike]
-    sentences += [f"unlike shapes: {sentence}" for sentence in match.unlike]
+    sentences += [f"unlike shapes: {sentence}" for sentence in describe_unlike(match)]
     return tuple(sentences)
+
+
+def describe_unlike(match: Match) -> list[str]:
+    """Return a sentence on each pair of counterparts whose values have unlike shapes."""
+    sentences = []
+    for point in match.unlike:
+        ours, theirs = (match.traces[side].shapes[point.values[side]] for side in (0, 1))
+        sentences.append(f"{point.reference} gives {ours}, {point.candidate} {theirs}")
+    return sentences

@@ -47,7 +47,7 @@ class Match:
         labelled: Axes of the values of each.
         weights: How their arrays correspond.
         points: Where they are compared, in the reference's call order; the outputs last.
-        unlike: Sentences on counterparts whose values have unlike shapes.
+        unlike: Counterparts whose values have unlike shapes, in the reference's call order.
     """
 
     programs: tuple[Program, Program]
@@ -56,7 +56,7 @@ class Match:
     labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]]
     weights: WeightMap
     points: tuple[Point, ...]
-    unlike: tuple[str, ...]
+    unlike: tuple[Point, ...]
 
     def to_candidate(self, point: Point, array: Array) -> Array:
         """Return a value of the reference's in the candidate's axes."""
@@ -199,7 +199,8 @@ def _find_points(
     traces: tuple[Trace, Trace],
     alignment: Alignment,
     labelled: tuple[Mapping[ValueId, Axes], Mapping[ValueId, Axes]],
-) -> tuple[tuple[Point, ...], tuple[str, ...]]:
+) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+    """Return where the two are compared, and the counterparts of unlike shapes."""
     operations = [
         (traces[0].operations[ours], traces[1].operations[theirs])
         for ours, theirs in alignment.pairs.items()
@@ -219,15 +220,44 @@ def _find_points(
         for ours, theirs in zip(traces[0].outputs, traces[1].outputs, strict=False)
     ]
     points, unlike = [], []
-    for point in candidates:
+    for point in (_past_division(point, traces, alignment) for point in candidates):
         if _corresponds(point, traces, labelled):
             points.append(point)
         elif later := _later_point(point, traces, alignment, labelled):
             points.append(later)
         else:
-            shapes = tuple(traces[side].shapes[point.values[side]] for side in (0, 1))
-            unlike.append(f"{point.reference} gives {shapes[0]}, {point.candidate} {shapes[1]}")
+            unlike.append(point)
     return tuple(points), tuple(unlike)
+
+
+def _past_division(point: Point, traces: tuple[Trace, Trace], alignment: Alignment) -> Point:
+    """Return the point behind the division by the share of each window that is no padding.
+
+    Where average pools leave their padding out of the count, a framework without that option pools
+    ones too and divides.
+    """
+    if point.kind != "avg_pool":
+        return point
+    paired = set(alignment.pairs), set(alignment.pairs.values())
+    ours, theirs = (_divided(traces[side], point.values[side], paired[side]) for side in (0, 1))
+    return replace(point, values=(ours, theirs))
+
+
+def _divided(trace: Trace, value: ValueId, paired: Container[int]) -> ValueId:
+    """Return the quotient of a pooled value and another one, or the value itself."""
+    pooled = {
+        output for one in trace.operations if one.kind == "avg_pool" for output in one.outputs
+    }
+    takers = [
+        (index, operation)
+        for index, operation in enumerate(trace.operations)
+        if value in operation.inputs
+    ]
+    if len(takers) != 1:
+        return value
+    index, taker = takers[0]
+    is_quotient = taker.kind == "divide" and set(taker.inputs) <= pooled and index not in paired
+    return taker.outputs[0] if is_quotient and taker.inputs[0] == value else value
 
 
 def _corresponds(

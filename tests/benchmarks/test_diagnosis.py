@@ -8,14 +8,17 @@ from benchmarks.diagnosis import (
     FaultResult,
     check_clean,
     check_fault,
+    compare_pair,
     describe_summary,
     describe_wrong,
     draw_seeds,
     summarize,
 )
+from parity.compare import models
+from parity.testing.pairs import draw_pair
 
 # Of each family one that is compared in about a second, and a second convolutional one.
-SEEDS = (2, 4, 6, 17, 22, 28)
+SEEDS = (2, 6, 17, 22, 28, 58)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -35,6 +38,14 @@ def test_seeded_fault_is_caught_in_its_layer(seed):
 def test_seeds_follow_from_the_key_alone():
     assert draw_seeds("one", 3) == draw_seeds("one", 5)[:3]
     assert draw_seeds("one", 3) != draw_seeds("other", 3)
+
+
+def test_candidate_that_is_to_be_given_weights_starts_from_others(monkeypatch):
+    compare = models.compare_models
+    as_built = {"weights": "as-is"}
+    monkeypatch.setattr(models, "compare_models", lambda *a, **k: compare(*a, **{**k, **as_built}))
+
+    assert compare_pair(draw_pair(17)).phase == "weights"
 
 
 def test_pair_whose_comparison_raises_is_counted_and_named(monkeypatch):

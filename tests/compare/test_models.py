@@ -111,6 +111,40 @@ def test_what_one_side_does_more_at_its_end_is_named():
     assert (finding.reference_layer, finding.candidate_layer) == ("output", "1")
 
 
+def test_first_values_of_unlike_shapes_are_where_models_part():
+    def net(padding):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=padding), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3),
+        )  # fmt: skip
+
+    finding = parity.compare_models(net(1), net(0), IMAGES)
+
+    assert finding.verdict == "not the same function"
+    assert (finding.phase, finding.reference_layer, finding.candidate_layer) == (
+        "forward",
+        "1",
+        "1",
+    )
+
+
+@pytest.mark.backend
+def test_average_pool_that_leaves_padding_out_is_the_quotient_of_two():
+    inputs = keras.Input((10, 10, 3))
+    padded, ones = (layers.ZeroPadding2D(1)(x) for x in (inputs, ops.ones_like(inputs)))
+    pooled, shares = (ops.average_pool(x, 3, 2, padding="valid") for x in (padded, ones))
+    outputs = layers.Dense(2)(layers.GlobalAveragePooling2D()(pooled / shares))
+    reference = nn.Sequential(
+        nn.AvgPool2d(3, 2, padding=1, count_include_pad=False),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(3, 2),
+    )
+
+    assert parity.compare_models(reference, keras.Model(inputs, outputs), IMAGES).is_equivalent
+
+
 def test_torch_is_compared_with_torch():
     reference = measured(Net())
     twin = nn.Sequential(
