@@ -7,7 +7,7 @@ put in the order in which the other side flattens.
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from conversion.layouts import letters_of
@@ -222,16 +222,35 @@ class _Matcher:
         )
 
 
+# What a parameter may go through before it is an operand.
+_MOVED = ("reshape", "permute", "cast", "expand", "slice")
+
+
 def parameter_operands(trace: Trace, operation: Operation) -> list[Operation]:
-    """Return the parameters that an operation takes as operands, looked for through reshapes."""
+    """Return the parameters that an operation takes as operands, looked for through reshapes.
+
+    Rows of an embedding that are looked up by fixed numbers, such as those of the positions, are a
+    parameter too.
+    """
     makers = {value: one for one in trace.operations for value in one.outputs}
+
+    def source(value: ValueId) -> Operation | None:
+        maker = makers.get(value)
+        while maker is not None and maker.kind in _MOVED and maker.inputs:
+            maker = makers.get(maker.inputs[0])
+        return maker
+
     found = []
     for value in operation.inputs:
-        maker = makers.get(value)
-        while maker is not None and maker.kind in ("reshape", "permute", "cast", "expand"):
-            maker = makers.get(maker.inputs[0])
-        if maker is not None and maker.kind == "parameter":
+        maker = source(value)
+        if maker is None:
+            continue
+        if maker.kind == "parameter":
             found.append(maker)
+        elif maker.kind == "embedding" and maker.inputs:
+            numbers = source(maker.inputs[0])
+            if numbers is not None and numbers.kind == "constant":
+                found.append(replace(maker, weights={"value": maker.weights["weight"]}, layouts={}))
     return found
 
 

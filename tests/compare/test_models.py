@@ -322,3 +322,28 @@ def test_what_float32_does_not_show_is_told_and_no_divergence_of_float32_models(
     assert single.verdict == "numerically equivalent"
     assert "less than float32 shows. In float64 they part first at norm" in single.reason
     assert (double.verdict, double.reference_layer) == ("diverges", "norm")
+
+
+class Positions(nn.Module):
+    """Learned vectors added to the steps of a sequence, as a parameter or looked up."""
+
+    def __init__(self, *, is_embedding):
+        super().__init__()
+        self.table = nn.Embedding(9, 4) if is_embedding else nn.Parameter(torch.randn(9, 4))
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        steps = x.shape[1]
+        if isinstance(self.table, nn.Embedding):
+            return self.head(x + self.table(torch.arange(steps)))
+        return self.head(x + self.table[:steps])
+
+
+@pytest.mark.parametrize("looked_up", [(False, False), (False, True), (True, False)])
+def test_learned_positions_go_over_however_they_are_written(looked_up):
+    sequences = np.random.default_rng(0).standard_normal((3, 6, 4)).astype(np.float32)
+    reference, candidate = (Positions(is_embedding=one) for one in looked_up)
+
+    finding = parity.compare_models(reference, candidate, sequences)
+
+    assert finding.is_equivalent
