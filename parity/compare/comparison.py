@@ -262,22 +262,28 @@ class Comparison:
     def _compare_parameter_gradients(self, exact: Run, actual: Run, noisy: Sequence[Run]) -> None:
         scales = _layer_scales(self.match, exact.parameter_gradients)
         for pair in self.match.weights.pairs:
-            if not set(pair.reference) <= set(exact.parameter_gradients):
-                continue
+            layer = pair.operations[0]
+            trained = set(pair.reference) <= set(exact.parameter_gradients)
+            runs = [run.parameter_gradients for run in (exact, *noisy)]
+            if not trained:
+                # What the reference keeps as it is has no gradient: one on the other side shows.
+                if not set(pair.candidate) & set(actual.parameter_gradients):
+                    continue
+                runs = [{name: 0.0 * exact.buffers[name] for name in pair.reference}]
+            wanted, *rounded = (
+                pair.move_gradients({name: run[name] for name in pair.reference}) for run in runs
+            )
+            found = {
+                name: actual.parameter_gradients.get(name, np.zeros_like(array))
+                for name, array in wanted.items()
+            }
             self._judge_arrays(
                 "gradients",
                 pair.operations,
-                wanted=pair.move_gradients(
-                    {name: exact.parameter_gradients[name] for name in pair.reference}
-                ),
-                actual=actual.parameter_gradients,
-                noisy=[
-                    pair.move_gradients(
-                        {name: run.parameter_gradients[name] for name in pair.reference}
-                    )
-                    for run in noisy
-                ],
-                scale=scales[pair.operations[0]],
+                wanted=wanted,
+                actual=found,
+                noisy=rounded,
+                scale=scales[layer] if trained else max(map(largest, found.values())),
             )
 
     def _compare_value_gradients(

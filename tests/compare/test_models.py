@@ -347,3 +347,26 @@ def test_learned_positions_go_over_however_they_are_written(looked_up):
     finding = parity.compare_models(reference, candidate, sequences)
 
     assert finding.is_equivalent
+
+
+@pytest.mark.parametrize("frozen", ["reference", "candidate"])
+def test_a_layer_that_is_trained_on_one_side_alone_is_caught(frozen):
+    sides = {"reference": measured(Net()), "candidate": measured(Net())}
+    sides[frozen].inner.requires_grad_(requires_grad=False)
+
+    finding = parity.compare_models(
+        *sides.values(), IMAGES, loss=(LOSSES[0], LOSSES[0]), targets=LABELS
+    )
+
+    assert (finding.verdict, finding.phase) == ("diverges", "gradients")
+    assert finding.reference_layer == "inner"
+
+
+def test_a_layer_that_neither_side_trains_is_no_divergence():
+    sides = [measured(Net()), measured(Net())]
+    for side in sides:
+        side.inner.requires_grad_(requires_grad=False)
+
+    assert parity.compare_models(
+        *sides, IMAGES, loss=(LOSSES[0], LOSSES[0]), targets=LABELS
+    ).is_equivalent
