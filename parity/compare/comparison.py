@@ -51,12 +51,14 @@ class Comparison:
         sides: In the precisions that judge.
         inputs: Of reference and candidate.
         figures: Measured so far.
+        is_finite: Whether every output of the reference was.
     """
 
     match: Match
     sides: Sides
     inputs: tuple[Sequence[Array], Sequence[Array]]
     figures: list[Figure] = field(default_factory=list)
+    is_finite: bool = True
 
     def compare_forward(self, *, training: bool) -> Run:
         """Compare the values at every point; return the reference's run."""
@@ -82,6 +84,8 @@ class Comparison:
             replaced=self.replacements(exact),
             uniforms=theirs,
         )
+        ends = self.sides.reference.trace.outputs.values()
+        self.is_finite &= all(bool(np.isfinite(exact.values[v]).all()) for v in ends if v in points)
         for point in self.match.points:
             value = point.values[0]
             self.judge(

@@ -53,6 +53,8 @@ def conclude(
             precision=comparison.sides.candidate.dtype,
         )
 
+    if unseen := _describe_unseen(comparison):
+        return finding("not compared", unseen, wrong)
     if unfit and (wrong or match.unlike):
         found = finding("not the same function", f"{unfit}.", wrong)
         return _at_unlike(found, match, wrong)
@@ -150,6 +152,29 @@ def _describe_wrong(figure: Figure) -> str:
         f"{figure.gap:.1e} of its scale off{where}, {figure.ratio:.1e} times the rounding noise; "
         f"{figure.share:.0%} of its elements are."
     )
+
+
+def _describe_unseen(comparison: Comparison) -> str:
+    """Return why what was measured says nothing of the models; empty if it does."""
+    match = comparison.match
+    if not comparison.is_finite:
+        return "the reference's outputs are not finite: no difference from them can be measured."
+    if comparison.first_wrong() is None:
+        return ""
+    for side, word in enumerate(("reference", "candidate")):
+        alone = set(match.missing(side))
+        hidden = [
+            operation.name
+            for operation in match.traces[side].operations
+            if operation.kind == "opaque" and operation.weights and operation.name in alone
+        ]
+        if hidden:
+            return (
+                f"{describe_list(hidden, limit=5)} of the {word} cannot be followed, so that no "
+                "weights go over to or from it. Give both models the same weights and compare them "
+                "as they are (--weights as-is, weights='as-is')."
+            )
+    return ""
 
 
 def _describe_unfit(match: Match) -> str:

@@ -137,10 +137,14 @@ def _chosen_phases(
 
 
 def _as_list(inputs: Inputs) -> list[Array]:
-    if isinstance(inputs, np.ndarray):
-        return [inputs]
-    arrays = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return [np.asarray(array) for array in arrays]
+    """Return the arrays of inputs; tensors count as arrays, and a row of numbers as one array."""
+    if isinstance(inputs, Mapping):
+        return [np.asarray(array) for array in inputs.values()]
+    if hasattr(inputs, "__array__"):
+        return [np.asarray(inputs)]
+    if not all(hasattr(array, "__array__") for array in inputs):
+        return [np.asarray(inputs)]
+    return [np.asarray(array) for array in inputs]
 
 
 def _as_given(inputs: Inputs, arrays: list[Array]) -> Inputs:

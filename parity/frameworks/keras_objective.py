@@ -27,7 +27,7 @@ class KerasObjective:
         """See `Objective.evaluate`.
 
         Raises:
-            CaptureError: If the loss is no single number.
+            CaptureError: If the loss cannot be called, or is no single number.
         """
         backend = importlib.import_module(
             f"parity.frameworks.keras_backends.{keras.backend.backend()}"
@@ -46,7 +46,11 @@ class KerasObjective:
                     return loss(wanted, prediction)
                 return loss(prediction, wanted)
 
-            shape = tuple(keras.ops.shape(call()))
+            try:
+                shape = tuple(keras.ops.shape(call()))
+            except Exception as error:  # each backend has errors of its own
+                message = f"Keras loss: cannot be called on outputs and targets: {error}"
+                raise CaptureError(message) from error
             if shape != ():
                 message = f"Keras loss: expected one number; got shape {shape}. Reduce it."
                 raise CaptureError(message)

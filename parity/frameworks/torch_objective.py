@@ -22,7 +22,7 @@ class TorchObjective:
         """See `Objective.evaluate`.
 
         Raises:
-            CaptureError: If the loss is no single number.
+            CaptureError: If the loss cannot be called, or is no single number.
         """
         leaves = {
             name: torch.tensor(np.asarray(array, dtype=np.float64), requires_grad=True)
@@ -31,7 +31,7 @@ class TorchObjective:
         default = torch.get_default_dtype()
         torch.set_default_dtype(torch.float64)
         try:
-            loss = self._loss(nest_outputs(leaves), _to_tensors(targets))
+            loss = self._called(nest_outputs(leaves), _to_tensors(targets))
             if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
                 message = "torch loss: expected one number; got " + (
                     f"shape {tuple(loss.shape)}. Reduce it."
@@ -46,6 +46,13 @@ class TorchObjective:
             torch.set_default_dtype(default)
         named = zip(leaves, gradients, strict=True)
         return float(loss.detach()), {name: gradient.numpy().copy() for name, gradient in named}
+
+    def _called(self, prediction: Any, target: Any) -> Any:  # noqa: ANN401  # tensors
+        try:
+            return self._loss(prediction, target)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            message = f"torch loss: cannot be called on outputs and targets: {error}"
+            raise CaptureError(message) from error
 
 
 def _to_tensors(targets: Any) -> Any:  # noqa: ANN401  # nested as the user nests them

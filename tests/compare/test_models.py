@@ -1,5 +1,7 @@
 """`compare_models` on models as users write them: right ones pass, wrong ones are named."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -370,3 +372,68 @@ def test_a_layer_that_neither_side_trains_is_no_divergence():
     assert parity.compare_models(
         *sides, IMAGES, loss=(LOSSES[0], LOSSES[0]), targets=LABELS
     ).is_equivalent
+
+
+def test_a_reference_that_is_not_finite_is_not_compared():
+    net = measured(Net())
+    net.head.weight.data.fill_(torch.nan)
+
+    finding = parity.compare_models(net, net, IMAGES)
+
+    assert finding.verdict == "not compared"
+    assert "not finite" in finding.reason
+
+
+@pytest.mark.parametrize("inputs", [torch.tensor(IMAGES), IMAGES.tolist(), [IMAGES], (IMAGES,)])
+def test_tensors_and_plain_numbers_are_inputs(inputs):
+    net = measured(Net())
+
+    assert parity.compare_models(net, net, inputs, measures_power=False).is_equivalent
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_targets_that_do_not_fit_the_loss_are_refused(framework):
+    model, loss = (Net(), LOSSES[0]) if framework == "torch" else (keras_net(), LOSSES[1])
+    images = IMAGES if framework == "torch" else np.moveaxis(IMAGES, 1, -1)
+
+    with pytest.raises(CaptureError, match="loss: cannot be called on outputs and targets"):
+        parity.compare_models(model, model, images, loss=(loss, loss), targets=LABELS[:3])
+
+
+class Cumulated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return torch.cumsum(self.head(x), dim=1)
+
+
+class RawCumulated(layers.Layer):
+    """Calls tensorflow itself, which cannot be followed."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = layers.Dense(3)
+
+    def build(self, shape):
+        self.head.build(shape)
+
+    def call(self, x):
+        return importlib.import_module("tensorflow").math.cumsum(self.head(x), axis=1)
+
+
+def test_a_part_that_cannot_be_followed_is_not_compared_but_as_it_is():
+    inputs = np.random.default_rng(0).standard_normal((4, 5)).astype(np.float32)
+    reference, raw = Cumulated(), RawCumulated()
+    symbol = keras.Input((5,))
+    candidate = keras.Model(symbol, raw(symbol))
+
+    transferred = parity.compare_models(reference, candidate, inputs)
+    kernel, bias = (one.detach().numpy() for one in (reference.head.weight, reference.head.bias))
+    raw.head.set_weights([kernel.T, bias])
+    as_is = parity.compare_models(reference, candidate, inputs, weights="as-is")
+
+    assert transferred.verdict == "not compared"
+    assert "as-is" in transferred.reason
+    assert as_is.is_equivalent
