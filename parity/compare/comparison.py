@@ -25,6 +25,8 @@ NEGLIGIBLE = 1e-12
 # Activations that are constant up to one value, and from another on.
 FLAT_BELOW = {"relu": 0.0, "relu6": 0.0}
 FLAT_ABOVE = {"relu6": 6.0}
+# What gives one value of its operand in several places.
+REPEATING = ("max_pool", "adaptive_max_pool", "resize", "expand")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,15 +404,19 @@ def _unit_of(dtype: str) -> float:
 
 
 def _passes(kind: str, values: Array) -> Array:
-    """Return 1 where a gradient with respect to an activation's output goes on, 0 where it ends.
+    """Return 1 where the gradient with respect to a value means something on its own, 0 elsewhere.
 
-    A max pool over equal values, which the flat parts of an activation give, sends the gradient to
-    one of them, and frameworks choose another; there the activation stops it.
+    A max pool over equal values sends the gradient to one of them, and frameworks choose another.
+    The flat parts of an activation give equal values, where the activation then stops the gradient;
+    so do the overlapping windows of a pool before it, which adds the gradients of one value up.
     """
-    if kind not in FLAT_BELOW:
-        return np.ones_like(values)
-    flat = (values <= FLAT_BELOW[kind]) | (values >= FLAT_ABOVE.get(kind, np.inf))
-    return np.where(flat, 0.0, 1.0)
+    if kind in FLAT_BELOW:
+        flat = (values <= FLAT_BELOW[kind]) | (values >= FLAT_ABOVE.get(kind, np.inf))
+        return np.where(flat, 0.0, 1.0)
+    if kind in REPEATING:
+        _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return np.where(counts[places.reshape(values.shape)] > 1, 0.0, 1.0)
+    return np.ones_like(values)
 
 
 def _layer_scales(match: Match, gradients: Mapping[str, Array]) -> dict[str, float]:

@@ -223,7 +223,7 @@ class _Matcher:
 
 
 # What a parameter may go through before it is an operand.
-_MOVED = ("reshape", "permute", "cast", "expand", "slice")
+_MOVED = ("reshape", "permute", "cast", "expand", "slice", "take")
 
 
 def parameter_operands(trace: Trace, operation: Operation) -> list[Operation]:

@@ -437,3 +437,27 @@ def test_a_part_that_cannot_be_followed_is_not_compared_but_as_it_is():
     assert transferred.verdict == "not compared"
     assert "as-is" in transferred.reason
     assert as_is.is_equivalent
+
+
+def test_pools_over_pools_tie_and_are_no_divergence():
+    torch.manual_seed(0)
+    reference = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.MaxPool2d(3, 2),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 3),
+    )
+    candidate = keras.Sequential(
+        [
+            keras.Input((10, 10, 3)),
+            layers.Conv2D(4, 3),
+            layers.MaxPooling2D(3, 2),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(3),
+        ]
+    )
+
+    finding = parity.compare_models(reference, candidate, IMAGES, loss=LOSSES, targets=LABELS)
+
+    assert finding.is_equivalent
