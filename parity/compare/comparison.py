@@ -155,8 +155,9 @@ class Comparison:
         states = tuple(program.state() for program in self.match.programs)
         for pair in self.match.weights.pairs:
             wanted = pair.move({name: states[0][name] for name in pair.reference})
+            actual = pair.settle({name: states[1][name] for name in pair.candidate})
             self._judge_arrays(
-                "weights", pair.operations, wanted=wanted, actual=states[1], noisy=(), scale=0.0
+                "weights", pair.operations, wanted=wanted, actual=actual, noisy=(), scale=0.0
             )
 
     def compare_loss(

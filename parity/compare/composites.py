@@ -33,10 +33,13 @@ class CompositeMove:
     Attributes:
         arrays: Takes and gives arrays by slot.
         gradients: The same for gradients with respect to them.
+        settled: The counterpart's own arrays, by slot, in the form that `arrays` gives, of what is
+            the same function: two biases that are added are one.
     """
 
     arrays: Callable[[Mapping[str, Array]], State]
     gradients: Callable[[Mapping[str, Array]], State]
+    settled: Callable[[Mapping[str, Array]], State] = dict
 
 
 def form_of(operation: Operation) -> Form | None:
@@ -107,7 +110,21 @@ def _recurrent_move(source: Operation, target: Operation, *, to_keras: bool) -> 
             }
         return _to_keras(kind, arrays, two_biases=two_biases)
 
-    return CompositeMove(arrays=move, gradients=move_gradients)
+    is_summed = not to_keras and not two_biases
+    return CompositeMove(
+        arrays=move, gradients=move_gradients, settled=_with_summed_biases if is_summed else dict
+    )
+
+
+def _with_summed_biases(arrays: Mapping[str, Array]) -> State:
+    """Return PyTorch's arrays with the sum of both biases in the first, as Keras's become."""
+    settled = dict(arrays)
+    for name in arrays:
+        if name.startswith("bias_hh"):
+            first = name.replace("bias_hh", "bias_ih")
+            settled[first] = arrays[first] + arrays[name]
+            settled[name] = np.zeros_like(arrays[name])
+    return settled
 
 
 def _to_keras(kind: str, arrays: Mapping[str, Array], *, two_biases: bool) -> State:

@@ -30,6 +30,7 @@ class WeightPair:
         candidate: Names in the candidate's state.
         move: Takes the reference's arrays by name, gives the candidate's.
         move_gradients: The same for gradients with respect to them.
+        settle: Takes the candidate's own arrays by name, gives them in the form that `move` does.
     """
 
     operations: tuple[str, str]
@@ -37,6 +38,7 @@ class WeightPair:
     candidate: tuple[str, ...]
     move: Move
     move_gradients: Move
+    settle: Move = dict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,12 +148,17 @@ class _Matcher:
 
             return moved
 
+        def settle(arrays: State) -> State:
+            own = move.settled({slot: arrays[name] for slot, name in theirs.weights.items()})
+            return {theirs.weights[slot]: array for slot, array in own.items()}
+
         pair = WeightPair(
             operations=(ours.name, theirs.name),
             reference=tuple(ours.weights.values()),
             candidate=tuple(theirs.weights.values()),
             move=moving(move.arrays),
             move_gradients=moving(move.gradients),
+            settle=settle,
         )
         try:
             made = pair.move(self._states[0])

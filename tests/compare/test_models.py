@@ -461,3 +461,28 @@ def test_pools_over_pools_tie_and_are_no_divergence():
     finding = parity.compare_models(reference, candidate, IMAGES, loss=LOSSES, targets=LABELS)
 
     assert finding.is_equivalent
+
+
+def test_two_biases_that_are_added_are_one_as_they_are():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(5, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x)[0]
+
+    sequences = np.random.default_rng(0).standard_normal((2, 4, 5)).astype(np.float32)
+    layer = layers.LSTM(3, return_sequences=True)
+    reference, candidate = keras.Sequential([keras.Input((4, 5)), layer]), Recurrent()
+    arrays = {name: one.detach().numpy() for name, one in candidate.lstm.named_parameters()}
+    bias = arrays["bias_ih_l0"] + arrays["bias_hh_l0"]
+    layer.set_weights([arrays["weight_ih_l0"].T, arrays["weight_hh_l0"].T, bias])
+
+    right = parity.compare_models(reference, candidate, sequences, weights="as-is")
+    with torch.no_grad():
+        candidate.lstm.bias_hh_l0[2] += 0.01
+    wrong = parity.compare_models(reference, candidate, sequences, weights="as-is")
+
+    assert right.is_equivalent
+    assert (wrong.verdict, wrong.phase) == ("diverges", "weights")
