@@ -5,6 +5,7 @@ does, so that aliases, versions and gradients are torch's own; an in-place call 
 that it changes new values. `Recorder` and `Replayer` say what a followed call is.
 """
 
+import abc
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +44,7 @@ class Followed:
     is_due: bool = False
 
 
-class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
+class Follower(TorchFunctionMode, abc.ABC):  # type: ignore[misc]  # torch is untyped here
     """What recording and replaying have in common."""
 
     def __init__(
@@ -272,19 +273,23 @@ class Follower(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
             and not any(followed.present is tensor for tensor in changed)
         ]
 
+    @abc.abstractmethod
     def _match(self, call: Call, tokens: list[Token]) -> RecordedCall:
-        raise NotImplementedError
+        """See the classes that record and that replay."""
 
+    @abc.abstractmethod
     def _values(
         self, call: Call, handle: RecordedCall, outputs: list[Tensor], changed: list[Tensor]
     ) -> list[ValueId]:
-        raise NotImplementedError
+        """See the classes that record and that replay."""
 
+    @abc.abstractmethod
     def _publish(self, value: ValueId, tensor: Tensor) -> Tensor:
-        raise NotImplementedError
+        """See the classes that record and that replay."""
 
+    @abc.abstractmethod
     def _drop(self, call: Call, handle: RecordedCall) -> Tensor:
-        raise NotImplementedError
+        """See the classes that record and that replay."""
 
 
 def _out_of_place(call: Call) -> Call:
